@@ -1,0 +1,26 @@
+"""Time-ordered ids (RFC 9562, version 7): the first 48 bits are milliseconds since 1970."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VERSION = 7
+
+__all__ = ["new_uuid7", "parse_uuid7", "time_of"]
+
+new_uuid7 = uuid7
+
+
+def parse_uuid7(text: str) -> UUID:
+    """Raises ValueError unless the text is a version 7 UUID in its canonical form."""
+    parsed = UUID(text)
+    if parsed.version != _VERSION or str(parsed) != text:
+        raise ValueError(f"must be a UUID of version 7, got {text!r}")
+    return parsed
+
+
+def time_of(uuid: UUID) -> datetime:
+    """When it was made, to the millisecond, in UTC."""
+    return _EPOCH + timedelta(milliseconds=uuid.int >> 80)
