@@ -1,0 +1,1 @@
+"""What only development needs: the stack of `make run`, its demo, and a simulated provider."""

@@ -1,0 +1,47 @@
+"""Where each part of a development run listens."""
+
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """`host:port` of every part. The defaults are the documented ones."""
+
+    front_door: str = "127.0.0.1:8080"
+    admin: str = "127.0.0.1:9901"
+    router_http: str = "127.0.0.1:8081"
+    router_grpc: str = "127.0.0.1:8082"
+    router_metrics: str = "127.0.0.1:9181"
+    ledger: str = "127.0.0.1:8090"
+    ledger_metrics: str = "127.0.0.1:9190"
+    reporting: str = "127.0.0.1:8091"
+    reporting_metrics: str = "127.0.0.1:9191"
+    simulator: str = "127.0.0.1:8099"
+
+    @classmethod
+    def free(cls) -> Self:
+        """Ports that nobody uses right now, for tests that run beside others."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in fields(cls)]
+            ports = [opened.getsockname()[1] for opened in sockets]
+        return cls(**{field.name: f"127.0.0.1:{port}" for field, port in zip(fields(cls), ports, strict=True)})
+
+    def in_use(self) -> list[str]:
+        """The addresses that somebody listens on already, with what they are for."""
+        return [
+            f"{address} ({field.name})" for field in fields(self) if _is_taken(address := getattr(self, field.name))
+        ]
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _is_taken(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((host, int(port))) == 0
