@@ -1,0 +1,1 @@
+"""Speaks SQL for the ledger. Stores work inside their caller's transaction."""
