@@ -27,6 +27,8 @@ class ServerSettings:
     service_token: str
     reflection: bool
     drain_seconds: int
+    # True when several processes listen on the one address and share its connections.
+    reuse_port: bool = False
 
     @classmethod
     def read(cls, environment: Environment, address_name: str, address_default: str) -> "ServerSettings":
@@ -67,7 +69,7 @@ class GrpcServer:
         self._settings = settings
         self._server: Any = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.reuse_port)),
                 ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
                 ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             ]
