@@ -12,7 +12,7 @@ help: ## Lists these commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 run: setup $(DESCRIPTOR) ## Starts everything, makes a few calls, prints the bill, and stays up until Ctrl-C.
-	@exec $(BIN)/python -m development.stack
+	@exec $(BIN)/python -m development
 
 test: setup $(DESCRIPTOR) ## Runs every test against real PostgreSQL, real Envoy and real processes.
 	@$(BIN)/pytest -n 2 --dist loadgroup

@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from typing import Self
 
+from services.common.settings import Environment
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
@@ -20,6 +22,16 @@ class Addresses:
     reporting: str = "127.0.0.1:8091"
     reporting_metrics: str = "127.0.0.1:9191"
     simulator: str = "127.0.0.1:8099"
+
+    @classmethod
+    def read(cls, environment: Environment) -> Self:
+        """The defaults, but for those that a variable like TOLLGATE_FRONT_DOOR_ADDRESS names."""
+        return cls(
+            **{
+                field.name: environment.address(f"TOLLGATE_{field.name.upper()}_ADDRESS", str(field.default))
+                for field in fields(cls)
+            }
+        )
 
     @classmethod
     def free(cls) -> Self:
