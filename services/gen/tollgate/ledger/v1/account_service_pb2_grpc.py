@@ -76,7 +76,8 @@ class AccountServiceServicer:
     def CreateProject(self, request, context):
         """Creates a project.
 
-        Fails with `ALREADY_EXISTS` when the organization has a project of this id.
+        Fails with `ALREADY_EXISTS` when the organization has a project of this id, with `NOT_FOUND` when there is no such
+        organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +85,9 @@ class AccountServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Creates an API key and shows it, this once.
+
+        Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
+        organization or project.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +95,8 @@ class AccountServiceServicer:
 
     def RevokeApiKey(self, request, context):
         """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing.
+
+        Fails with `NOT_FOUND` when there is no such key, in the same words when it is not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +104,8 @@ class AccountServiceServicer:
 
     def SetProviderKey(self, request, context):
         """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown.
+
+        Fails with `NOT_FOUND` when there is no such organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,14 +38,25 @@ class AccountServiceStub:
     CreateProject: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateProjectRequest, _account_service_pb2.CreateProjectResponse]
     """Creates a project.
 
-    Fails with `ALREADY_EXISTS` when the organization has a project of this id.
+    Fails with `ALREADY_EXISTS` when the organization has a project of this id, with `NOT_FOUND` when there is no such
+    organization.
     """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
-    """Creates an API key and shows it, this once."""
+    """Creates an API key and shows it, this once.
+
+    Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
+    organization or project.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
-    """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing."""
+    """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing.
+
+    Fails with `NOT_FOUND` when there is no such key, in the same words when it is not the caller's.
+    """
     SetProviderKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SetProviderKeyRequest, _account_service_pb2.SetProviderKeyResponse]
-    """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown."""
+    """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
@@ -57,14 +68,25 @@ class AccountServiceAsyncStub(AccountServiceStub):
     CreateProject: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateProjectRequest, _account_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
     """Creates a project.
 
-    Fails with `ALREADY_EXISTS` when the organization has a project of this id.
+    Fails with `ALREADY_EXISTS` when the organization has a project of this id, with `NOT_FOUND` when there is no such
+    organization.
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates an API key and shows it, this once."""
+    """Creates an API key and shows it, this once.
+
+    Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
+    organization or project.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing."""
+    """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing.
+
+    Fails with `NOT_FOUND` when there is no such key, in the same words when it is not the caller's.
+    """
     SetProviderKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SetProviderKeyRequest, _account_service_pb2.SetProviderKeyResponse]  # type: ignore[assignment]
-    """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown."""
+    """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when."""
@@ -85,7 +107,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_account_service_pb2.CreateProjectResponse, _abc.Awaitable[_account_service_pb2.CreateProjectResponse]]:
         """Creates a project.
 
-        Fails with `ALREADY_EXISTS` when the organization has a project of this id.
+        Fails with `ALREADY_EXISTS` when the organization has a project of this id, with `NOT_FOUND` when there is no such
+        organization.
         """
 
     @_abc_1.abstractmethod
@@ -94,7 +117,11 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_account_service_pb2.CreateApiKeyResponse]]:
-        """Creates an API key and shows it, this once."""
+        """Creates an API key and shows it, this once.
+
+        Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
+        organization or project.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(
@@ -102,7 +129,10 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_account_service_pb2.RevokeApiKeyResponse]]:
-        """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing."""
+        """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing.
+
+        Fails with `NOT_FOUND` when there is no such key, in the same words when it is not the caller's.
+        """
 
     @_abc_1.abstractmethod
     def SetProviderKey(
@@ -110,6 +140,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.SetProviderKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.SetProviderKeyResponse, _abc.Awaitable[_account_service_pb2.SetProviderKeyResponse]]:
-        """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown."""
+        """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

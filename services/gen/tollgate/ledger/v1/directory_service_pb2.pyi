@@ -28,7 +28,7 @@ class _ProjectMode:
 class _ProjectModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROJECT_MODE_UNSPECIFIED: _ProjectMode.ValueType  # 0
-    """Not known; refused when a project is created."""
+    """No project. Read as `PROJECT_MODE_CREDITS` when a project is created."""
     PROJECT_MODE_CREDITS: _ProjectMode.ValueType  # 1
     """With the platform's keys, from credits."""
     PROJECT_MODE_OWN_KEYS: _ProjectMode.ValueType  # 2
@@ -40,7 +40,7 @@ class ProjectMode(_ProjectMode, metaclass=_ProjectModeEnumTypeWrapper):
     """How a project pays for its model calls."""
 
 PROJECT_MODE_UNSPECIFIED: ProjectMode.ValueType  # 0
-"""Not known; refused when a project is created."""
+"""No project. Read as `PROJECT_MODE_CREDITS` when a project is created."""
 PROJECT_MODE_CREDITS: ProjectMode.ValueType  # 1
 """With the platform's keys, from credits."""
 PROJECT_MODE_OWN_KEYS: ProjectMode.ValueType  # 2
@@ -60,7 +60,7 @@ class ResolveKeyRequest(_message.Message):
     key_hash: _builtins.bytes
     """SHA-256 of the whole key. The key itself never leaves the router."""
     project_id: _builtins.str
-    """The project the client named. Empty when it named none; a key bound to a project ignores it."""
+    """The project the client named. Empty when it named none; operator keys and keys bound to a project ignore it."""
     def __init__(
         self,
         *,

@@ -51,7 +51,8 @@ class DirectoryServiceServicer:
     def ResolveKey(self, request, context):
         """Says what the bearer of a key may do.
 
-        Fails with `INVALID_API_KEY` when no key in force has this hash.
+        Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
+        project of the id named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class DirectoryServiceStub:
     ResolveKey: _grpc.UnaryUnaryMultiCallable[_directory_service_pb2.ResolveKeyRequest, _directory_service_pb2.ResolveKeyResponse]
     """Says what the bearer of a key may do.
 
-    Fails with `INVALID_API_KEY` when no key in force has this hash.
+    Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
+    project of the id named.
     """
 
 @_typing.type_check_only
@@ -51,7 +52,8 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     ResolveKey: _aio.UnaryUnaryMultiCallable[_directory_service_pb2.ResolveKeyRequest, _directory_service_pb2.ResolveKeyResponse]  # type: ignore[assignment]
     """Says what the bearer of a key may do.
 
-    Fails with `INVALID_API_KEY` when no key in force has this hash.
+    Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
+    project of the id named.
     """
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,7 +69,8 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_directory_service_pb2.ResolveKeyResponse, _abc.Awaitable[_directory_service_pb2.ResolveKeyResponse]]:
         """Says what the bearer of a key may do.
 
-        Fails with `INVALID_API_KEY` when no key in force has this hash.
+        Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
+        project of the id named.
         """
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
