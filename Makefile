@@ -25,7 +25,7 @@ setup: .venv/ready ## Creates .venv with the pinned dependencies.
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Tollgate needs Python 3.11 or newer; run 'make PYTHON=/path/to/python3.11'." >&2; exit 1; }
 	@echo "Creating .venv …"
-	@$(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -m venv .venv
 	@echo "Installing $$(grep -c '^[a-z]' requirements.lock) pinned packages …"
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@printf '%s\n' '$(CURDIR)' '$(CURDIR)/services/gen' > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tollgate.pth
