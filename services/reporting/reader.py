@@ -1,0 +1,132 @@
+"""The one reader of the published views.
+
+Every read is one read-only transaction that first says whose rows it may see.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.errors import QueryCanceled
+from sqlalchemy import Row, func, or_, select, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.common.errors import InvalidRequestError, UnavailableError
+from services.reporting.activity_query import ActivityQuery, figures_row_from_row
+from services.reporting.request_filter import RequestFilter
+from services.reporting.request_query import Position, count_of_all_pages, lines_of_request, one_page, one_request
+from services.reporting.summaries import FiguresRow
+from services.reporting.view import View
+from services.reporting.views import api_key, organization, project
+
+# One answer holds no more groups of figures; an answer made of them stays below the largest message.
+FIGURES_ROWS_MAX = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """Some calls of a list, whether more follow, and how many there are on all pages."""
+
+    rows: list[Row[Any]]
+    has_more: bool
+    total: int
+
+
+class Reader:
+    """Opens snapshots. Lives as long as the service."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @asynccontextmanager
+    async def snapshot(self, organization_id: UUID | None) -> AsyncIterator["Snapshot"]:
+        """What the views show of one organization, or (None) of all. All reads within see the same moment.
+
+        Raises UnavailableError when the database does not answer, or not in time.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execute(_visibility(organization_id))
+                yield Snapshot(connection, organization_id)
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            if isinstance(error, OperationalError) and isinstance(error.orig, QueryCanceled):
+                raise UnavailableError("Reading took too long; ask for a shorter period or fewer calls.") from error
+            raise UnavailableError("Figures cannot be read right now; try again.") from error
+
+
+class Snapshot:
+    """Reads at one moment, of one organization or of all. Ends with its transaction."""
+
+    def __init__(self, connection: AsyncConnection, organization_id: UUID | None) -> None:
+        self._connection = connection
+        self._organization_id = organization_id
+
+    async def retention_days(self) -> int | None:
+        """How far back the plan shows figures; over all organizations, the furthest. None when there is none."""
+        statement = select(func.max(organization.c.retention_days))
+        if self._organization_id is not None:
+            statement = statement.where(organization.c.organization_id == self._organization_id)
+        days: int | None = (await self._connection.execute(statement)).scalar_one()
+        return days
+
+    async def has_project(self, project_id: str) -> bool:
+        """Whether the organization has this project."""
+        statement = select(project.c.project_id).where(
+            project.c.organization_id == self._organization_id, project.c.project_id == project_id
+        )
+        return (await self._connection.execute(statement)).first() is not None
+
+    async def has_api_key(self, api_key_id: UUID, project_id: str | None) -> bool:
+        """Whether the organization has this key, and it may call for the project, if one is given."""
+        statement = select(api_key.c.api_key_id).where(
+            api_key.c.organization_id == self._organization_id, api_key.c.api_key_id == api_key_id
+        )
+        if project_id is not None:
+            statement = statement.where(or_(api_key.c.project_id.is_(None), api_key.c.project_id == project_id))
+        return (await self._connection.execute(statement)).first() is not None
+
+    async def figures(self, query: ActivityQuery) -> list[FiguresRow]:
+        """Figures by period, funding, model, provider and what was asked for. The same group may come twice.
+
+        Raises InvalidRequestError for a question whose answer is longer than `FIGURES_ROWS_MAX`.
+        """
+        rows: list[FiguresRow] = []
+        for statement in query.selects():
+            result = await self._connection.execute(statement.limit(FIGURES_ROWS_MAX + 1))
+            rows += map(figures_row_from_row, result)
+            if len(rows) > FIGURES_ROWS_MAX:
+                raise InvalidRequestError(
+                    query.timeline.asked_by,
+                    f"cover more than {FIGURES_ROWS_MAX} rows of figures; ask for fewer days, days instead of hours, "
+                    "or one project.",
+                )
+        return rows
+
+    async def request_page(
+        self, calls: RequestFilter, since: datetime, after: Position | None, limit: int
+    ) -> RequestPage:
+        """One page of a list of calls."""
+        rows = list(await self._connection.execute(one_page(calls, since, after, limit + 1)))
+        total = (await self._connection.execute(count_of_all_pages(calls, since))).scalar_one()
+        return RequestPage(rows[:limit], has_more=len(rows) > limit, total=total)
+
+    async def request(self, view: View, since: datetime, request_id: UUID) -> tuple[Row[Any], list[Row[Any]]] | None:
+        """One call and its cost lines, or None when the view shows no such call."""
+        statement = one_request(view, since, request_id)
+        row = None if statement is None else (await self._connection.execute(statement)).one_or_none()
+        if row is None:
+            return None
+        lines = lines_of_request(row.organization_id, Position(row.request_day, row.request_id))
+        return row, list(await self._connection.execute(lines))
+
+
+def _visibility(organization_id: UUID | None) -> Any:
+    """Row-level security goes by this. A literal, because that is what a sharded database passes on to its nodes."""
+    if organization_id is None:
+        return text("SET LOCAL ROLE tollgate_reporting_operator")
+    return text(f"SET LOCAL tollgate.organization_id = '{organization_id}'")

@@ -1,0 +1,13 @@
+"""The part of all calls that an answer is about."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Which calls are looked at. None does not restrict."""
+
+    organization_id: UUID | None
+    project_id: str | None
+    api_key_id: UUID | None

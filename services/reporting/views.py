@@ -1,0 +1,91 @@
+"""The published views, as far as they are read here. ARCHITECTURE.md says what each column means."""
+
+from sqlalchemy import column, table
+
+from services.reporting.summaries import FIGURES
+
+organization = table("organization", column("organization_id"), column("retention_days"), schema="reporting")
+
+project = table("project", column("organization_id"), column("project_id"), schema="reporting")
+
+api_key = table("api_key", column("api_key_id"), column("organization_id"), column("project_id"), schema="reporting")
+
+usage_hour = table(
+    "usage_hour",
+    *map(
+        column,
+        ("organization_id", "hour", "project_id", "api_key_id", "model", "provider", "funding", "workflow", *FIGURES),
+    ),
+    schema="reporting",
+)
+
+# Quantities of a call that are shown under the same name.
+USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "input_audio_tokens",
+    "input_image_tokens",
+    "reasoning_tokens",
+    "output_image_tokens",
+    "output_audio_tokens",
+    "output_images",
+    "web_searches",
+)
+
+# What a list of calls shows of each.
+SUMMARY = (
+    "organization_id",
+    "request_day",
+    "request_id",
+    "start_time",
+    "project_id",
+    "api_key_id",
+    "endpoint",
+    "workflow",
+    "requested_model",
+    "model",
+    "provider",
+    "status",
+    "error_type",
+    "funding",
+    "streamed",
+    "cache_hit",
+    "latency_ms",
+    "time_to_first_token_ms",
+    "metadata",
+    "attempts",
+    "input_tokens",
+    "output_tokens",
+    "cost_pico",
+)
+
+# What a single call shows beside that.
+DETAIL = ("usage_source", "flags", "price_version_id", "discount", "saved_pico", "charged_pico", "unpriced")
+
+USAGE_RECORD = tuple(dict.fromkeys((*SUMMARY, *DETAIL, *USAGE)))
+
+usage_record = table("usage_record", *map(column, USAGE_RECORD), schema="reporting")
+
+cost_line = table(
+    "cost_line",
+    *map(
+        column,
+        (
+            "organization_id",
+            "request_day",
+            "request_id",
+            "line_number",
+            "line",
+            "quantity",
+            "unit_price",
+            "discount",
+            "cost_pico",
+            "list_cost_pico",
+            "charged",
+        ),
+    ),
+    schema="reporting",
+)

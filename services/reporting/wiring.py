@@ -1,0 +1,60 @@
+"""Joins the parts of the reporting service. The only module that knows them all."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.database import check_database, open_database
+from services.common.grpc_server import GrpcServer, Service, stop_signal
+from services.common.key_store import DatabaseKeyDirectory
+from services.common.metrics import serve_metrics
+from services.reporting.reader import Reader
+from services.reporting.servicer_activity import ActivityServicer
+from services.reporting.servicer_requests import RequestServicer
+from services.reporting.settings import Settings
+from tollgate.reporting.v1 import (
+    activity_service_pb2,
+    activity_service_pb2_grpc,
+    request_service_pb2,
+    request_service_pb2_grpc,
+)
+
+# Below the gateway's limit for an answer, so that a caller is told what to do about it.
+STATEMENT_SECONDS = 8
+
+
+def services_over(engine: AsyncEngine, now: Callable[[], datetime]) -> list[Service]:
+    """Every service that reporting offers."""
+    reader = Reader(engine)
+    return [
+        Service(
+            activity_service_pb2.DESCRIPTOR.services_by_name["ActivityService"],
+            activity_service_pb2_grpc.add_ActivityServiceServicer_to_server,
+            ActivityServicer(reader, now),
+        ),
+        Service(
+            request_service_pb2.DESCRIPTOR.services_by_name["RequestService"],
+            request_service_pb2_grpc.add_RequestServiceServicer_to_server,
+            RequestServicer(reader, now),
+        ),
+    ]
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises SettingError when it cannot start."""
+    stopped = stop_signal()
+    engine = open_database(settings.database_url, statement_seconds=STATEMENT_SECONDS)
+    try:
+        await check_database(engine)
+        server = GrpcServer(settings.server, DatabaseKeyDirectory(engine), services_over(engine, _now))
+        await server.start()
+        serve_metrics(settings.metrics_address)
+        await stopped.wait()
+        await server.stop()
+    finally:
+        await engine.dispose()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
