@@ -14,10 +14,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationInfo
 from alembic.script import Script
 from alembic.util import CommandError
-from psycopg.errors import InsufficientPrivilege
+from psycopg import OperationalError
+from psycopg.errors import InsufficientPrivilege, RaiseException
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from services.common.database import CONNECT_SECONDS, engine_url
 from services.common.settings import Environment, SettingError
@@ -28,6 +29,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 SERVER_VERSION_LEAST = 15
 # Any number that no other program locks in this database: "tollgate" in ASCII.
 LOCK = 0x746F6C6C67617465
+# No connection, no right, or a migration's own words about what to put right first. Anything else is a bug.
+FOR_THE_ADMINISTRATOR = (OperationalError, InsufficientPrivilege, RaiseException)
 
 Progress = Callable[[str], None]
 
@@ -44,10 +47,8 @@ def migrate(database_url: str, progress: Progress) -> None:
             _require_server_version(connection)
             _lock(connection, progress)
             _upgrade(connection, progress)
-    except OperationalError as error:
-        raise _cannot_use(url, error) from error
-    except ProgrammingError as error:
-        if not isinstance(error.orig, InsufficientPrivilege):
+    except DBAPIError as error:
+        if not isinstance(error.orig, FOR_THE_ADMINISTRATOR):
             raise
         raise _cannot_use(url, error) from error
     except CommandError as error:

@@ -1,0 +1,209 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+
+import psycopg
+import pytest
+
+from development.postgres import EmbeddedPostgres
+from services.common.settings import SettingError
+from services.ledger.storage.migrate import migrate
+from tests.conftest import Database
+
+ACME, GLOBEX = "0199a000-0000-7000-8000-000000000001", "0199a000-0000-7000-8000-000000000002"
+_numbers = count(1)
+
+
+@pytest.fixture
+def empty_url(postgres: EmbeddedPostgres) -> str:
+    name = f"tollgate_empty_{next(_numbers)}"
+    postgres.create_database(name)
+    return postgres.url(name)
+
+
+def start_migration(url: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"TOLLGATE_DATABASE_ADMIN_URL": url}
+    command = [sys.executable, "-m", "services.ledger.storage.migrate"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run_migration(url: str) -> tuple[int, str, str]:
+    process = start_migration(url)
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error
+
+
+def test_a_second_migration_finds_nothing_left_to_do(empty_url: str) -> None:
+    first: list[str] = []
+    second: list[str] = []
+    migrate(empty_url, first.append)
+    migrate(empty_url, second.append)
+
+    assert first[0].startswith("Applied 0001: ")
+    assert first[-1] == "The schema is up to date."
+    assert second == ["The schema was up to date."]
+
+
+def test_migrations_started_together_all_succeed_and_each_step_runs_once(empty_url: str) -> None:
+    started = [start_migration(empty_url) for _ in range(3)]
+    ended = [(process.communicate(timeout=90), process.returncode) for process in started]
+
+    assert [code for _, code in ended] == [0, 0, 0], ended
+    assert sum(out.count("Applied 0001: ") for (out, _), _ in ended) == 1
+
+
+def test_an_administrator_who_is_no_superuser_can_migrate(postgres: EmbeddedPostgres, migrated_template: str) -> None:
+    name = f"tollgate_managed_{next(_numbers)}"
+    postgres.create_database(name)
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE managed LOGIN CREATEROLE")
+        # The roles exist already, made by somebody else; what a platform hands over is the right to give them out.
+        connection.execute("GRANT tollgate_ledger, tollgate_reporting, tollgate_reporting_operator TO managed")
+        connection.execute(f"ALTER DATABASE {name} OWNER TO managed")
+
+    migrate(postgres.url(name, "managed"), lambda line: None)
+
+    with psycopg.connect(postgres.url(name, "tollgate_ledger")) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.organization").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("", id="not set"),
+        pytest.param("mysql://root@127.0.0.1/tollgate", id="another database"),
+        pytest.param("not a url", id="not a URL"),
+        pytest.param("postgresql://nobody:hunter2@127.0.0.1:1/tollgate", id="nobody listens"),
+    ],
+)
+def test_a_broken_url_is_one_line_that_names_the_setting_and_no_password(url: str) -> None:
+    code, out, error = run_migration(url)
+
+    assert code == 2
+    assert out == ""
+    assert error.startswith("migrate: TOLLGATE_DATABASE_ADMIN_URL")
+    assert error.count("\n") == 1
+    assert "hunter2" not in error
+
+
+def test_a_user_who_may_not_migrate_is_told_in_one_line(postgres: EmbeddedPostgres, empty_url: str) -> None:
+    migrate(empty_url, lambda line: None)
+    database = empty_url.partition("@/")[2].partition("?")[0]
+
+    with pytest.raises(SettingError, match="permission denied"):
+        migrate(postgres.url(database, "tollgate_reporting"), lambda line: None)
+
+
+def test_a_reading_role_that_would_inherit_the_operators_sight_is_refused(
+    postgres: EmbeddedPostgres, migrated_template: str, empty_url: str
+) -> None:
+    membership = "tollgate_reporting_operator TO tollgate_reporting"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"GRANT {membership} WITH INHERIT TRUE".encode())
+        try:
+            with pytest.raises(SettingError, match="tollgate_reporting must be NOINHERIT"):
+                migrate(empty_url, lambda line: None)
+        finally:
+            connection.execute(f"GRANT {membership} WITH INHERIT FALSE".encode())
+
+
+def test_a_database_of_a_newer_program_is_left_alone(empty_url: str) -> None:
+    migrate(empty_url, lambda line: None)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("UPDATE ledger.schema_version SET version_num = '9999'")
+
+    with pytest.raises(SettingError, match="is the database newer than this program"):
+        migrate(empty_url, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def two_organizations(database: Database) -> Database:
+    with psycopg.connect(database.ledger_url) as connection:
+        for organization_id in (ACME, GLOBEX):
+            connection.execute(
+                "INSERT INTO ledger.organization VALUES (%s, 'An organization', 1, 3, false, now())", [organization_id]
+            )
+            connection.execute("INSERT INTO ledger.project VALUES (%s, 'web', 1, now())", [organization_id])
+            connection.execute(
+                "INSERT INTO ledger.audit_log VALUES (%s, gen_random_uuid(), now(), 2, NULL, 'a.b', 'x', '{}')",
+                [organization_id],
+            )
+    return database
+
+
+@pytest.fixture
+def reader(two_organizations: Database) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(two_organizations.reporting_url) as connection:
+        yield connection
+        connection.rollback()
+
+
+def organizations_seen(reader: psycopg.Connection, view: str) -> set[str]:
+    return {str(row[0]) for row in reader.execute(f"SELECT organization_id FROM reporting.{view}".encode())}
+
+
+@pytest.mark.parametrize("view", ["organization", "project"])
+def test_a_reader_sees_nothing_before_it_says_for_whom(reader: psycopg.Connection, view: str) -> None:
+    assert organizations_seen(reader, view) == set()
+
+
+@pytest.mark.parametrize("view", ["organization", "project"])
+def test_a_reader_sees_the_organization_it_has_set_and_no_other(reader: psycopg.Connection, view: str) -> None:
+    reader.execute(f"SET LOCAL tollgate.organization_id = '{ACME}'".encode())
+
+    assert organizations_seen(reader, view) == {ACME}
+
+
+def test_what_a_reader_has_set_ends_with_its_transaction(reader: psycopg.Connection) -> None:
+    reader.execute(f"SET LOCAL tollgate.organization_id = '{ACME}'".encode())
+    reader.commit()
+
+    assert organizations_seen(reader, "project") == set()
+
+
+@pytest.mark.parametrize("view", ["organization", "project"])
+def test_the_operator_role_sees_every_organization(reader: psycopg.Connection, view: str) -> None:
+    reader.execute("SET LOCAL ROLE tollgate_reporting_operator")
+
+    assert organizations_seen(reader, view) == {ACME, GLOBEX}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT sealed_secret FROM ledger.provider_key",
+        "SELECT subject FROM ledger.audit_log",
+        "SELECT subject FROM ledger.operator_audit_log",
+        "UPDATE ledger.organization SET plan = 3",
+        "UPDATE ledger.api_key SET revoke_time = NULL",
+        "DELETE FROM reporting.project",
+        "CREATE TABLE reporting.mine (n INT)",
+    ],
+)
+@pytest.mark.parametrize("role", ["tollgate_reporting", "tollgate_reporting_operator"])
+def test_a_reader_may_not(reader: psycopg.Connection, role: str, statement: str) -> None:
+    reader.execute(f"SET LOCAL ROLE {role}".encode())
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        reader.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("UPDATE ledger.audit_log SET subject = 'y'", id="rewrite the audit log"),
+        pytest.param("DELETE FROM ledger.audit_log", id="shorten the audit log"),
+        pytest.param("TRUNCATE ledger.operator_audit_log", id="empty the operators' audit log"),
+        pytest.param("UPDATE ledger.api_key SET scope = 2, organization_id = NULL", id="widen a key"),
+        pytest.param("DELETE FROM ledger.api_key", id="forget a key"),
+        pytest.param("ALTER TABLE ledger.audit_log DISABLE ROW LEVEL SECURITY", id="change a table it does not own"),
+    ],
+)
+def test_the_ledger_itself_may_not(two_organizations: Database, statement: str) -> None:
+    with (
+        psycopg.connect(two_organizations.ledger_url) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
