@@ -9,6 +9,7 @@ class Kind(Enum):
     TENANT = "split by organization, whose id is in every key"
     SHARED = "small, rarely written, on every node"
     SERVICE = "on one node, never part of recording usage"
+    LANE = "on every node apart, each with what was delivered there"
 
 
 TABLES = {
@@ -20,4 +21,22 @@ TABLES = {
     "api_key": Kind.SHARED,
     "operator_audit_log": Kind.SERVICE,
     "schema_version": Kind.SERVICE,
+    # prices
+    "price_book": Kind.SHARED,
+    "price_version": Kind.SHARED,
+    "price_condition": Kind.SHARED,
+    "price": Kind.SHARED,
+    "discount": Kind.SHARED,
+    "catalogue_load": Kind.SHARED,
+    # usage
+    "record_key": Kind.TENANT,
+    "usage_record": Kind.TENANT,
+    "usage_hour": Kind.TENANT,
+    "producer_cursor": Kind.LANE,
+    "rejected_record": Kind.LANE,
+    # books
+    "book": Kind.TENANT,
+    "journal_entry": Kind.TENANT,
+    "balance": Kind.TENANT,
+    "credit_grant": Kind.TENANT,
 }

@@ -1,0 +1,107 @@
+"""Which postings an event makes. Pure: balances go in, postings come out.
+
+**Signs.** Amounts are pico-USD as the organization sees them. On its own accounts, positive is what it may spend and
+negative what it owes: credit raises `PREPAID` or `PROMOTIONAL`, a charge lowers them, and a charge beyond them lowers
+`RECEIVABLE` below zero. Our accounts are the other side, so that every entry sums to zero:
+
+    grant of 10 prepaid                PREPAID +10     PAYMENT -10
+    call of 3, discounted from 4       PREPAID -3      REVENUE +4      DISCOUNT -1
+    call of 9 with 7 left              PREPAID -7      RECEIVABLE -2   REVENUE +9
+    grant of 10 promotional after it   RECEIVABLE +2   PROMOTIONAL +8  PROMOTION -10
+
+Charges take promotional credit before prepaid. A finished call is always charged, whatever the balance. New credit
+first settles what is owed, so that the order in which grants and calls arrive does not matter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Account(IntEnum):
+    """What is kept per organization. Numbers are stored: new accounts may come, none may change."""
+
+    # The organization's.
+    PREPAID = 1
+    PROMOTIONAL = 2
+    RECEIVABLE = 3
+    # Set aside by leases.
+    HELD = 4
+    # Ours, kept per organization so that no row is everybody's.
+    REVENUE = 5
+    DISCOUNT = 6
+    UPSTREAM_COST = 7
+    ROUNDING = 8
+    # Where credit comes from: the customer's money, or our gift.
+    PAYMENT = 9
+    PROMOTION = 10
+
+
+class EntryKind(IntEnum):
+    """What a journal entry is about. Numbers are stored."""
+
+    USAGE = 1
+    GRANT = 2
+
+
+# What may be spent; RECEIVABLE is never above zero.
+SPENDABLE = (Account.PROMOTIONAL, Account.PREPAID)
+
+Balances = Mapping[Account, int]
+Postings = dict[Account, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What calls of one organization cost its credits, in pico-USD."""
+
+    charged_pico: int
+    # The same before discounts.
+    list_pico: int
+
+    def plus(self, charged_pico: int, list_pico: int) -> "Charge":
+        return Charge(self.charged_pico + charged_pico, self.list_pico + list_pico)
+
+    @property
+    def is_zero(self) -> bool:
+        return not self.charged_pico and not self.list_pico
+
+
+def charge(due: Charge, balances: Balances) -> Postings:
+    """Takes a charge from promotional credit, then prepaid credit; the rest is owed."""
+    postings: Postings = {}
+    rest = due.charged_pico
+    for account in SPENDABLE:
+        taken = min(rest, max(0, balances.get(account, 0)))
+        _post(postings, account, -taken)
+        rest -= taken
+    _post(postings, Account.RECEIVABLE, -rest)
+    _post(postings, Account.REVENUE, due.list_pico)
+    _post(postings, Account.DISCOUNT, due.charged_pico - due.list_pico)
+    return postings
+
+
+def grant(account: Account, amount_pico: int, balances: Balances) -> Postings:
+    """Adds credit to PREPAID or PROMOTIONAL, after it has settled what is owed."""
+    owed = -min(0, balances.get(Account.RECEIVABLE, 0))
+    settled = min(owed, amount_pico)
+    postings: Postings = {}
+    _post(postings, Account.RECEIVABLE, settled)
+    _post(postings, account, amount_pico - settled)
+    _post(postings, Account.PAYMENT if account is Account.PREPAID else Account.PROMOTION, -amount_pico)
+    return postings
+
+
+def after(balances: Balances, postings: Postings) -> dict[Account, int]:
+    """The balances once the postings are made."""
+    return {account: balances.get(account, 0) + postings.get(account, 0) for account in {*balances, *postings}}
+
+
+def spendable(balances: Balances) -> int:
+    """Promotional and prepaid credit together."""
+    return sum(balances.get(account, 0) for account in SPENDABLE)
+
+
+def _post(postings: Postings, account: Account, amount_pico: int) -> None:
+    if amount_pico:
+        postings[account] = amount_pico

@@ -1,0 +1,89 @@
+"""Finished calls become priced records in the books."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from services.common.errors import DomainError
+from services.ledger.batching import Batcher
+from services.ledger.price_book import PriceBook
+from services.ledger.pricing import AmountTooLargeError, price_call
+from services.ledger.records import Delivery, PricedRecord, Receipt, UsageRecord
+from services.ledger.storage.ingest import Ingest
+from services.ledger.storage.writer import DatabaseWriter
+
+# Pricing this many takes about as long as a short call may wait for its turn.
+RECORDS_AT_ONCE = 50
+# A record's cost is a BIGINT, like that of each of its lines.
+COST_PICO_MAX = 2**63 - 1
+
+
+class UsageRecorder:
+    """Prices deliveries and has them written, several in one transaction. Lives from `start` to `close`."""
+
+    def __init__(
+        self,
+        writer: DatabaseWriter,
+        ingest: Ingest,
+        price_book: Callable[[], PriceBook],
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._writer = writer
+        self._ingest = ingest
+        self._price_book = price_book
+        self._clock = clock
+        self._batcher: Batcher[Delivery, Receipt] = Batcher(self._write)
+
+    def start(self) -> None:
+        self._batcher.start()
+
+    async def close(self) -> None:
+        """Writes what waits, and ends."""
+        await self._batcher.close()
+
+    @property
+    def waiting_count(self) -> int:
+        """Records that wait to be written."""
+        return self._batcher.queue_size
+
+    async def record(self, delivery: Delivery) -> Receipt:
+        """What became of each record, once it is committed.
+
+        Raises SequenceGapError when the producer skipped records, UnavailableError when the database is away or too
+        much is waiting; delivering the same again is then right, and safe.
+        """
+        book = self._price_book()
+        for number, received in enumerate(delivery.received, 1):
+            if received.record is not None:
+                try:
+                    received.priced = priced(received.record, book)
+                except AmountTooLargeError as error:
+                    received.record, received.problem = None, f"usage costs too much: {error}"
+            if number % RECORDS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return await self._batcher.submit(delivery, len(delivery.received))
+
+    async def _write(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
+        receipt_time = self._clock()
+        return await self._writer.run(lambda connection: self._ingest.record(connection, deliveries, receipt_time))
+
+
+def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:
+    """The record with the prices and the discount in force when the call started. Raises AmountTooLargeError."""
+    version = book.version_at(record.provider, record.model, record.start_time)
+    discount = book.discount_for(record.organization_id, record.provider, record.model, record.start_time)
+    call = price_call(
+        record.usage,
+        outcome=record.outcome,
+        funding=record.funding,
+        cache_hit=record.cache_hit,
+        payload_retained=record.payload_retained,
+        service_tier=record.service_tier,
+        start_time=record.start_time,
+        prices=None if version is None else version.prices,
+        discount=discount,
+    )
+    if sum(line.list_cost_pico for line in call.lines) > COST_PICO_MAX:
+        raise AmountTooLargeError("the lines together are more than a record can hold")
+    return PricedRecord(record, call, None if version is None else version.version_id, discount)

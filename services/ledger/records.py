@@ -1,0 +1,148 @@
+"""The values that recording talks about: a finished call, what it cost, and what became of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import IntEnum
+
+from services.ledger.pricing import Funding, Outcome, PricedCall, Quantities
+
+
+class Endpoint(IntEnum):
+    """The wire format a call came in. The numbers are those of `tollgate.ledger.v1.Endpoint`."""
+
+    CHAT_COMPLETIONS = 1
+    RESPONSES = 2
+    EMBEDDINGS = 3
+    IMAGE_GENERATIONS = 4
+    MESSAGES = 5
+
+
+class UsageSource(IntEnum):
+    """Where a usage comes from. The numbers are those of `tollgate.ledger.v1.UsageSource`."""
+
+    NONE = 0
+    REPORTED = 1
+    ESTIMATED = 2
+
+
+class RecordFlag(IntEnum):
+    """What is unusual about a record. The numbers are those of `tollgate.ledger.v1.RecordFlag`."""
+
+    USAGE_CLAMPED = 1
+    RECOVERED = 2
+    TIME_IN_FUTURE = 3
+
+
+class RecordStatus(IntEnum):
+    """What became of a record. The numbers are those of `tollgate.ledger.v1.RecordStatus`."""
+
+    RECORDED = 1
+    DUPLICATE = 2
+    CONFLICT = 3
+    INVALID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one provider, as `tollgate.ledger.v1.Attempt` describes it. Field names are those readers see."""
+
+    provider: str
+    upstream_model: str
+    funding: int
+    status: int
+    error_type: str
+    start_offset_ms: int
+    latency_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One finished client call, as `tollgate.ledger.v1.UsageRecord` describes it. Ids are UUIDs in lower case."""
+
+    request_id: str
+    organization_id: str
+    project_id: str
+    api_key_id: str
+    endpoint: Endpoint
+    requested_model: str
+    # Empty, like the provider, when none was tried.
+    model: str
+    provider: str
+    start_time: datetime
+    latency_ms: int
+    # None when there was no first token.
+    time_to_first_token_ms: int | None
+    outcome: Outcome
+    status: int
+    error_type: str
+    funding: Funding
+    # None when nothing is known of it, which is not the same as zero.
+    usage: Quantities | None
+    usage_source: UsageSource
+    service_tier: str
+    streamed: bool
+    cache_hit: bool
+    workflow: str
+    metadata: dict[str, str]
+    attempts: tuple[Attempt, ...]
+    flags: tuple[RecordFlag, ...]
+    payload_retained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PricedRecord:
+    """A record with its cost lines."""
+
+    record: UsageRecord
+    priced: PricedCall
+    # None when no version was in force.
+    price_version_id: int | None
+    # The one that applied, 0 for none.
+    discount: Decimal
+
+
+@dataclass(slots=True)
+class Received:
+    """One record of a delivery, on its way into the books."""
+
+    # As sent, whatever it is.
+    request_id: str
+    # The record as sent but for its sequence, in one canonical order of bytes.
+    content: bytes
+    # Of the content. Two records of the same id and the same hash are the same record.
+    content_hash: bytes
+    # What it says; None when that cannot be taken, and then `problem` says why.
+    record: UsageRecord | None
+    problem: str = ""
+    priced: PricedRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What one call delivers: records of one producer, in ascending sequence without gaps."""
+
+    # None for records without a sequence; `epoch` and `first_sequence` are 0 then.
+    producer_id: str | None
+    epoch: int
+    first_sequence: int
+    received: Sequence[Received]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """What became of one record. `reason` is empty unless it could not be taken."""
+
+    request_id: str
+    status: RecordStatus
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a delivery, record by record."""
+
+    results: Sequence[RecordResult] = field(default_factory=tuple)
+    # 0 without a producer.
+    committed_sequence: int = 0

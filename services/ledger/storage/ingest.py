@@ -1,0 +1,220 @@
+"""A batch of deliveries becomes part of the books: one transaction, from the producers' cursors to the balances."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from psycopg import Connection
+
+from services.common.errors import DomainError
+from services.common.uuid7 import new_uuid7
+from services.ledger.errors import SequenceGapError
+from services.ledger.journal import Balances, Charge, EntryKind, charge
+from services.ledger.records import Delivery, PricedRecord, Receipt, Received, RecordResult, RecordStatus
+from services.ledger.rollups import add_up
+from services.ledger.storage import books, usage
+from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
+from services.ledger.storage.partitions import Partitions
+from services.ledger.storage.usage import KeyOfRecord
+
+_NO_CHARGE = Charge(0, 0)
+
+
+class Ingest:
+    """Records batches on the connection of the one writer. Lives as long as it."""
+
+    def __init__(self) -> None:
+        self._partitions = Partitions()
+
+    def record(
+        self, connection: Connection, deliveries: Sequence[Delivery], receipt_time: datetime
+    ) -> list[Receipt | DomainError]:
+        """What became of each delivery, in their order.
+
+        Raises what the database raises. Then nothing was recorded, or the answer to the commit was lost: doing the same
+        again is right in both cases.
+        """
+        try:
+            self._partitions.ensure(connection, _days(deliveries))
+            with connection.transaction():
+                return _Batch(connection, receipt_time).record(deliveries)
+        except Exception:
+            self._partitions.forget()
+            raise
+
+    def prepare_days(self, connection: Connection, today: date) -> None:
+        """Makes the partitions of today and tomorrow, so that midnight finds its own."""
+        self._partitions.ensure(connection, (today, today + timedelta(days=1)))
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A record that is no repeat by sequence, and what is found out about it."""
+
+    received: Received
+    # None and 0 without a producer.
+    log: Log | None
+    sequence: int
+    status: RecordStatus = RecordStatus.RECORDED
+    reason: str = ""
+
+    def reject(self, status: RecordStatus, reason: str) -> None:
+        self.status, self.reason = status, reason
+
+    @property
+    def is_new(self) -> bool:
+        return self.status is RecordStatus.RECORDED
+
+    @property
+    def is_rejected(self) -> bool:
+        return self.status >= RecordStatus.CONFLICT
+
+    @property
+    def priced(self) -> PricedRecord:
+        if self.received.priced is None:
+            raise ValueError(f"record {self.received.request_id} was not priced")
+        return self.received.priced
+
+
+class _Batch:
+    """One transaction's worth of deliveries."""
+
+    def __init__(self, connection: Connection, receipt_time: datetime) -> None:
+        self._connection = connection
+        self._receipt_time = receipt_time
+        # A new one for every try: what an earlier try may have committed must not look like ours.
+        self._batch_id: UUID = new_uuid7()
+        self._cursors: dict[Log, int] = {}
+
+    def record(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
+        self._cursors = lock_cursors(self._connection, {log for log in map(_log_of, deliveries) if log is not None})
+        before = dict(self._cursors)
+        admitted = self._admit(deliveries)
+        candidates = [one for taken in admitted.values() if isinstance(taken, list) for one in taken]
+
+        classes = self._retention_classes(candidates)
+        self._claim(candidates)
+        self._write([one for one in candidates if one.is_new], classes)
+        set_aside(self._connection, map(_rejected, filter(_is_rejected, candidates)), self._receipt_time)
+        advanced = {log: sequence for log, sequence in self._cursors.items() if sequence > before[log]}
+        advance_cursors(self._connection, advanced)
+        return [self._outcome(delivery, admitted[index]) for index, delivery in enumerate(deliveries)]
+
+    def _admit(self, deliveries: Sequence[Delivery]) -> dict[int, list[_Candidate] | DomainError]:
+        """The candidates of each delivery, by its place. Those of one log go in the order of their sequence."""
+        admitted: dict[int, list[_Candidate] | DomainError] = {}
+        for index, delivery in sorted(enumerate(deliveries), key=lambda pair: pair[1].first_sequence):
+            log = _log_of(delivery)
+            if log is None:
+                admitted[index] = [_Candidate(received, None, 0) for received in delivery.received]
+                continue
+            committed = self._cursors[log]
+            if delivery.first_sequence > committed + 1:
+                admitted[index] = SequenceGapError(committed, delivery.first_sequence)
+                continue
+            numbered = enumerate(delivery.received, delivery.first_sequence)
+            admitted[index] = [_Candidate(received, log, number) for number, received in numbered if number > committed]
+            self._cursors[log] = max(committed, delivery.first_sequence + len(delivery.received) - 1)
+        return admitted
+
+    def _retention_classes(self, candidates: Iterable[_Candidate]) -> dict[str, int]:
+        """Of every organization. Candidates that cannot be taken, or whose organization is unknown, are rejected."""
+        ids = {one.received.record.organization_id for one in candidates if one.received.record is not None}
+        classes = usage.retention_classes(self._connection, ids) if ids else {}
+        for one in candidates:
+            if one.received.record is None:
+                one.reject(RecordStatus.INVALID, one.received.problem)
+            elif one.received.record.organization_id not in classes:
+                one.reject(RecordStatus.INVALID, "organization_id names no organization")
+        return classes
+
+    def _claim(self, candidates: Iterable[_Candidate]) -> None:
+        """Tells new from duplicate from conflict, within the batch and against everything recorded before."""
+        firsts: dict[KeyOfRecord, _Candidate] = {}
+        repeats: list[tuple[KeyOfRecord, _Candidate]] = []
+        for one in candidates:
+            if not one.is_new:
+                continue
+            key = usage.key_of(one.priced.record.organization_id, one.received.request_id)
+            if firsts.setdefault(key, one) is not one:
+                repeats.append((key, one))
+        if not firsts:
+            return
+
+        keys = sorted(firsts)
+        hashes = [firsts[key].received.content_hash for key in keys]
+        held = usage.claim_keys(self._connection, keys, hashes, self._batch_id)
+        for key, content_hash in held.items():
+            _compare(firsts[key], content_hash)
+        for key, one in repeats:
+            _compare(one, held.get(key, firsts[key].received.content_hash))
+
+    def _write(self, new: Sequence[_Candidate], classes: dict[str, int]) -> None:
+        if not new:
+            return
+        records = [one.priced for one in new]
+        placed = [(classes[one.record.organization_id], one) for one in records]
+        usage.copy_records(self._connection, placed, self._batch_id)
+        usage.add_figures(self._connection, add_up(records))
+        charges = _charges(records)
+        books.post(
+            self._connection, charges, lambda organization_id, balances: self._entry(charges[organization_id], balances)
+        )
+
+    def _entry(self, due: Charge, balances: Balances) -> books.Entry:
+        return books.Entry(EntryKind.USAGE, str(self._batch_id), self._receipt_time, charge(due, balances))
+
+    def _outcome(self, delivery: Delivery, admitted: list[_Candidate] | DomainError) -> Receipt | DomainError:
+        if isinstance(admitted, DomainError):
+            return admitted
+        repeats = delivery.received[: len(delivery.received) - len(admitted)]
+        results = [RecordResult(received.request_id, RecordStatus.DUPLICATE) for received in repeats]
+        results += [RecordResult(one.received.request_id, one.status, one.reason) for one in admitted]
+        log = _log_of(delivery)
+        return Receipt(results, 0 if log is None else self._cursors[log])
+
+
+def _log_of(delivery: Delivery) -> Log | None:
+    return None if delivery.producer_id is None else Log(delivery.producer_id, delivery.epoch)
+
+
+def _days(deliveries: Iterable[Delivery]) -> set[date]:
+    records = (received.record for delivery in deliveries for received in delivery.received)
+    days = {usage.key_of("", record.request_id).request_day for record in records if record is not None}
+    return {usage.date_of(day) for day in days}
+
+
+def _compare(one: _Candidate, stored_hash: bytes) -> None:
+    if one.received.content_hash == stored_hash:
+        one.status = RecordStatus.DUPLICATE
+    else:
+        one.reject(RecordStatus.CONFLICT, "request_id belongs to another record")
+
+
+def _charges(records: Iterable[PricedRecord]) -> dict[str, Charge]:
+    """What each organization's credits pay for. Organizations that pay nothing are left out."""
+    charges: dict[str, Charge] = {}
+    for one in records:
+        charged = [line for line in one.priced.lines if line.charged]
+        if charged:
+            before = charges.get(one.record.organization_id, _NO_CHARGE)
+            list_pico = sum(line.list_cost_pico for line in charged)
+            charges[one.record.organization_id] = before.plus(one.priced.charged_pico, list_pico)
+    return {organization_id: due for organization_id, due in charges.items() if not due.is_zero}
+
+
+def _is_rejected(one: _Candidate) -> bool:
+    return one.is_rejected
+
+
+def _rejected(one: _Candidate) -> Rejected:
+    log = one.log
+    return Rejected(
+        status=one.status,
+        reason=one.reason,
+        content=one.received.content,
+        producer_id=None if log is None else log.producer_id,
+        epoch=0 if log is None else log.epoch,
+        sequence=one.sequence,
+    )

@@ -1,0 +1,290 @@
+"""Record keys, usage records and hourly figures in PostgreSQL. Works inside its caller's transaction."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from psycopg import Connection
+
+from services.ledger.pricing import OutputImages, Quantities
+from services.ledger.records import PricedRecord
+from services.ledger.rollups import FIGURES, Figures, HourKey
+from services.ledger.storage import copy_binary
+from services.ledger.storage.copy_binary import FixedArray, FixedFields
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_DAY = _EPOCH.date()
+_MICROSECOND = timedelta(microseconds=1)
+_MS_PER_DAY = 86_400_000
+
+
+class KeyOfRecord(NamedTuple):
+    """What makes a record the one it is. Sorts as the database sorts it."""
+
+    organization_id: str
+    # Days since 1970, in UTC, of the time in the request id.
+    request_day: int
+    request_id: str
+
+
+def key_of(organization_id: str, request_id: str) -> KeyOfRecord:
+    milliseconds = int(request_id[:8] + request_id[9:13], 16)
+    return KeyOfRecord(organization_id, milliseconds // _MS_PER_DAY, request_id)
+
+
+def date_of(days: int) -> date:
+    """The date, so many days after 1970 began."""
+    return _EPOCH_DAY + timedelta(days=days)
+
+
+# Keys
+
+_CREATE_STAGING = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS record_key_staging (
+        organization_id UUID, request_day DATE, request_id UUID, content_hash BYTEA, batch_id UUID
+    ) ON COMMIT DELETE ROWS;
+"""
+_STAGE_KEYS = "COPY pg_temp.record_key_staging FROM STDIN (FORMAT BINARY)"
+# The update changes nothing; it makes the row that is there come back, and waits for whoever is writing it.
+_CLAIM_KEYS = """
+    INSERT INTO ledger.record_key (organization_id, request_day, request_id, content_hash, batch_id)
+    SELECT organization_id, request_day, request_id, content_hash, batch_id
+      FROM pg_temp.record_key_staging
+     ORDER BY 1, 2, 3
+    ON CONFLICT (organization_id, request_day, request_id) DO UPDATE SET content_hash = record_key.content_hash
+    RETURNING organization_id, request_id, content_hash, batch_id
+"""
+_KEY_ROW_HEAD = copy_binary.row_head(5)
+_KEY_FIELDS = FixedFields("uuid", "date", "uuid")
+_UUID_FIELD = FixedFields("uuid")
+
+
+def prepare_session(connection: Connection) -> None:
+    """Makes what a connection needs before its first batch."""
+    connection.execute(_CREATE_STAGING)
+    connection.execute(_CREATE_HOUR_STAGING)
+
+
+def claim_keys(
+    connection: Connection, keys: Sequence[KeyOfRecord], content_hashes: Sequence[bytes], batch_id: UUID
+) -> dict[KeyOfRecord, bytes]:
+    """Claims the keys, which are sorted and distinct, for this batch.
+
+    Returns those that another batch holds, with the content hash it holds them by. Waits for batches that are writing
+    any of them right now.
+    """
+    batch_field = _UUID_FIELD(batch_id.bytes)
+    rows = [copy_binary.BEGIN]
+    for (organization_id, day, request_id), content_hash in zip(keys, content_hashes, strict=True):
+        rows += (
+            _KEY_ROW_HEAD,
+            _KEY_FIELDS(
+                copy_binary.uuid_bytes(organization_id),
+                copy_binary.date_value(day),
+                bytes.fromhex(request_id.replace("-", "")),
+            ),
+            copy_binary.bytes_field(content_hash),
+            batch_field,
+        )
+    _copy(connection, _STAGE_KEYS, rows)
+    return _held_by_others(connection, batch_id)
+
+
+def _held_by_others(connection: Connection, batch_id: UUID) -> dict[KeyOfRecord, bytes]:
+    result = connection.cursor(binary=True).execute(_CLAIM_KEYS).pgresult
+    if result is None:
+        raise RuntimeError("a statement that returns rows returned nothing")
+    held: dict[KeyOfRecord, bytes] = {}
+    # A thousand rows come back and next to none matters, so the driver is not asked to convert them.
+    for row in range(result.ntuples):
+        if result.get_value(row, 3) != batch_id.bytes:
+            organization_id, request_id, content_hash = (result.get_value(row, column) or b"" for column in range(3))
+            key = key_of(str(UUID(bytes=organization_id)), str(UUID(bytes=request_id)))
+            held[key] = content_hash
+    return held
+
+
+# Records
+
+# All but the first two are known before the transaction begins.
+_COLUMNS = """
+    retention_class, batch_id,
+    request_day, organization_id, request_id, api_key_id, start_time, endpoint, outcome, funding, usage_source, status,
+    streamed, cache_hit, payload_retained, unpriced, latency_ms, saved_pico, charged_pico,
+    cost_pico, price_version_id, time_to_first_token_ms,
+    input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, input_audio_tokens,
+    cached_input_audio_tokens, input_image_tokens, reasoning_tokens, output_image_tokens, output_audio_tokens,
+    input_images, output_images, web_searches, cached_input_image_tokens,
+    project_id, workflow, requested_model, model, provider, error_type, service_tier,
+    flags, discount, metadata, attempts, output_image_kinds,
+    line, line_quantity, line_unit_price, line_discount, line_cost_pico, line_list_cost_pico, line_charged
+"""
+_COPY_RECORDS = f"COPY ledger.usage_record ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+_RECORD_ROW_HEAD = copy_binary.row_head(_COLUMNS.count(",") + 1)
+_PLACE_FIELDS = FixedFields("int2", "uuid")
+_RECORD_FIELDS = FixedFields(
+    *("date", "uuid", "uuid", "uuid", "timestamptz"),
+    *("int2", "int2", "int2", "int2", "int2", "bool", "bool", "bool", "bool", "int4", "int8", "int8"),
+)
+_USAGE_FIELDS = FixedFields(*["int8"] * 14)
+_NO_USAGE = copy_binary.NULL * 15
+_INT4, _INT8 = FixedFields("int4"), FixedFields("int8")
+_INT2_ARRAY, _INT8_ARRAY, _BOOL_ARRAY = FixedArray("int2"), FixedArray("int8"), FixedArray("bool")
+_EMPTY_OBJECT = copy_binary.jsonb_field({})
+
+
+def copy_records(connection: Connection, records: Iterable[tuple[int, PricedRecord]], batch_id: UUID) -> None:
+    """Adds records, each with the retention class it belongs to. Their partitions must exist."""
+    heads: dict[int, bytes] = {}
+    rows = [copy_binary.BEGIN]
+    for retention_class, priced_record in records:
+        head = heads.get(retention_class)
+        if head is None:
+            head = heads[retention_class] = _RECORD_ROW_HEAD + _PLACE_FIELDS(retention_class, batch_id.bytes)
+        rows.append(head)
+        rows += _record_fields(priced_record)
+    _copy(connection, _COPY_RECORDS, rows)
+
+
+def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
+    record, priced = priced_record.record, priced_record.priced
+    text = copy_binary.text_field
+    return (
+        _RECORD_FIELDS(
+            copy_binary.date_value(key_of(record.organization_id, record.request_id).request_day),
+            copy_binary.uuid_bytes(record.organization_id),
+            bytes.fromhex(record.request_id.replace("-", "")),
+            copy_binary.uuid_bytes(record.api_key_id),
+            copy_binary.timestamp_value((record.start_time - _EPOCH) // _MICROSECOND),
+            record.endpoint,
+            record.outcome,
+            record.funding,
+            record.usage_source,
+            record.status,
+            record.streamed,
+            record.cache_hit,
+            record.payload_retained,
+            priced.unpriced,
+            record.latency_ms,
+            priced.saved_pico,
+            priced.charged_pico,
+        ),
+        copy_binary.NULL if priced.cost_pico is None else _INT8(priced.cost_pico),
+        copy_binary.NULL if priced_record.price_version_id is None else _INT8(priced_record.price_version_id),
+        copy_binary.NULL if record.time_to_first_token_ms is None else _INT4(record.time_to_first_token_ms),
+        _NO_USAGE if record.usage is None else _usage_fields(record.usage),
+        text(record.project_id),
+        text(record.workflow),
+        text(record.requested_model),
+        text(record.model),
+        text(record.provider),
+        text(record.error_type),
+        text(record.service_tier),
+        _INT2_ARRAY(record.flags),
+        copy_binary.numeric_field(priced_record.discount),
+        copy_binary.jsonb_field(record.metadata) if record.metadata else _EMPTY_OBJECT,
+        copy_binary.jsonb_field(record.attempts),
+        _output_image_kinds(record.usage),
+        *_line_fields(priced_record),
+    )
+
+
+def _usage_fields(usage: Quantities) -> bytes:
+    cached_images = usage.cached_input_image_tokens
+    return _USAGE_FIELDS(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.cache_write_1h_tokens,
+        usage.input_audio_tokens,
+        usage.cached_input_audio_tokens,
+        usage.input_image_tokens,
+        usage.reasoning_tokens,
+        usage.output_image_tokens,
+        usage.output_audio_tokens,
+        usage.input_images,
+        sum(kind.count for kind in usage.output_images) if usage.output_images else 0,
+        usage.web_searches,
+    ) + (copy_binary.NULL if cached_images is None else _INT8(cached_images))
+
+
+def _output_image_kinds(usage: Quantities | None) -> bytes:
+    if usage is None or not usage.output_images:
+        return copy_binary.NULL
+    return copy_binary.jsonb_field([OutputImages(kind.size, kind.quality, kind.count) for kind in usage.output_images])
+
+
+def _line_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
+    lines = priced_record.priced.lines
+    return (
+        _INT2_ARRAY([line.line for line in lines]),
+        _INT8_ARRAY([line.quantity for line in lines]),
+        copy_binary.numeric_array(line.unit_price for line in lines),
+        copy_binary.numeric_array(line.discount for line in lines),
+        _INT8_ARRAY([line.cost_pico for line in lines]),
+        _INT8_ARRAY([line.list_cost_pico for line in lines]),
+        _BOOL_ARRAY([line.charged for line in lines]),
+    )
+
+
+# Figures
+
+_HOUR_KEY = ", ".join(HourKey._fields)
+_HOUR_COLUMNS = f"{_HOUR_KEY}, {', '.join(FIGURES)}"
+_CREATE_HOUR_STAGING = f"""
+    CREATE TEMPORARY TABLE IF NOT EXISTS usage_hour_staging (
+        organization_id UUID, hour TIMESTAMPTZ, project_id TEXT, api_key_id UUID, model TEXT, provider TEXT,
+        funding SMALLINT, workflow TEXT, {", ".join(f"{name} NUMERIC" for name in FIGURES)}
+    ) ON COMMIT DELETE ROWS;
+"""
+_STAGE_HOURS = "COPY pg_temp.usage_hour_staging FROM STDIN (FORMAT BINARY)"
+# Sorted, so that two batches lock the rows they share in the same order.
+_ADD_HOURS = f"""
+    INSERT INTO ledger.usage_hour ({_HOUR_COLUMNS})
+    SELECT {_HOUR_COLUMNS} FROM pg_temp.usage_hour_staging ORDER BY {_HOUR_KEY}
+    ON CONFLICT ({_HOUR_KEY}) DO UPDATE
+       SET {", ".join(f"{name} = usage_hour.{name} + excluded.{name}" for name in FIGURES)}
+"""  # noqa: S608 columns of ours
+_HOUR_ROW_HEAD = copy_binary.row_head(len(HourKey._fields) + len(FIGURES))
+_HOUR_FIELDS = FixedFields("uuid", "timestamptz")
+_INT2 = FixedFields("int2")
+
+
+def add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> None:
+    """Adds to the figures that are there."""
+    rows = [copy_binary.BEGIN]
+    for key, figures in hours.items():
+        rows += (
+            _HOUR_ROW_HEAD,
+            _HOUR_FIELDS(
+                copy_binary.uuid_bytes(key.organization_id),
+                copy_binary.timestamp_value((key.hour - _EPOCH) // _MICROSECOND),
+            ),
+            copy_binary.text_field(key.project_id),
+            _UUID_FIELD(copy_binary.uuid_bytes(key.api_key_id)),
+            copy_binary.text_field(key.model),
+            copy_binary.text_field(key.provider),
+            _INT2(key.funding),
+            copy_binary.text_field(key.workflow),
+        )
+        rows += map(copy_binary.numeric_field, figures)
+    _copy(connection, _STAGE_HOURS, rows)
+    connection.execute(_ADD_HOURS)
+
+
+# Organizations
+
+_PLANS = "SELECT organization_id::text, plan FROM ledger.organization WHERE organization_id = ANY(%s::uuid[])"
+
+
+def retention_classes(connection: Connection, organization_ids: Collection[str]) -> dict[str, int]:
+    """How long each organization's records are kept, as a class: its plan. Unknown ones are left out."""
+    return dict(connection.execute(_PLANS, (sorted(organization_ids),)).fetchall())
+
+
+def _copy(connection: Connection, statement: str, rows: list[bytes]) -> None:
+    rows.append(copy_binary.END)
+    with connection.cursor().copy(statement) as copy:
+        copy.write(b"".join(rows))
