@@ -27,10 +27,7 @@ class Addresses:
     def read(cls, environment: Environment) -> Self:
         """The defaults, but for those that a variable like TOLLGATE_FRONT_DOOR_ADDRESS names."""
         return cls(
-            **{
-                field.name: environment.address(f"TOLLGATE_{field.name.upper()}_ADDRESS", str(field.default))
-                for field in fields(cls)
-            }
+            **{field.name: environment.address(_variable(field.name), str(field.default)) for field in fields(cls)}
         )
 
     @classmethod
@@ -42,14 +39,17 @@ class Addresses:
         return cls(**{field.name: f"127.0.0.1:{port}" for field, port in zip(fields(cls), ports, strict=True)})
 
     def in_use(self) -> list[str]:
-        """The addresses that somebody listens on already, with what they are for."""
-        return [
-            f"{address} ({field.name})" for field in fields(self) if _is_taken(address := getattr(self, field.name))
-        ]
+        """The addresses that somebody listens on already, as settings."""
+        addresses = {_variable(field.name): getattr(self, field.name) for field in fields(self)}
+        return [f"{variable}={address}" for variable, address in addresses.items() if _is_taken(address)]
 
 
 def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
+
+
+def _variable(name: str) -> str:
+    return f"TOLLGATE_{name.upper()}_ADDRESS"
 
 
 def _is_taken(address: str) -> bool:

@@ -45,10 +45,12 @@ def _chat(model: str, prompt: str, **more: object) -> Json:
 
 CALLS = (
     DemoCall("plain", "web", _chat("gpt-4o", "What does a toll gate do?")),
-    DemoCall("streamed", "web", _chat("gpt-4o-mini", "Count to ten.", stream=True)),
-    DemoCall("cached prompt", "web", _chat("gpt-4.1", "[cached:600] " + "The same long preamble. " * 200)),
+    DemoCall("streamed", "web", _chat("gpt-4o-mini", "Count to forty. simulate:tokens=40", stream=True)),
+    DemoCall(
+        "cached prompt", "web", _chat("gpt-4.1", "The long preamble again. simulate:prompt=1000 simulate:cached=600")
+    ),
     DemoCall("own key", "lab", _chat("gpt-4o", "What does a toll gate do?")),
-    DemoCall("failing", "web", _chat("gpt-4o", "[status:500] This one the provider cannot answer.")),
+    DemoCall("failing", "web", _chat("gpt-4o", "This one the provider cannot answer. simulate:status=500")),
 )
 
 

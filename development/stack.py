@@ -49,7 +49,7 @@ class Stack:
         """Tells `report` of every part that came up, and how long it took. Raises StackError in one line."""
         taken = self.addresses.in_use()
         if taken:
-            raise StackError(f"{taken[0]} is in use; stop what listens there, or set TOLLGATE_…_ADDRESS to another")
+            raise StackError(f"{taken[0]} is in use; stop what listens there, or set the variable to another address")
         admin_url = await _timed("PostgreSQL", report, asyncio.to_thread(self._start_postgres))
         await _timed("schema", report, asyncio.to_thread(self._migrate, admin_url))
         self.processes = {process.name: process for process in self._all_processes(admin_url)}
