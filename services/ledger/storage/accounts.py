@@ -153,8 +153,8 @@ class AccountStore:
             "mode": int(new.mode),
             "create_time": new.create_time,
         }
-        result = await self._connection.execute(insert_or(project).values(row).on_conflict_do_nothing())
-        return result.rowcount == 1
+        statement = insert_or(project).values(row).on_conflict_do_nothing().returning(project.c.project_id)
+        return (await self._connection.execute(statement)).first() is not None
 
     async def has_project(self, organization_id: UUID, project_id: str) -> bool:
         return await self._any(and_(project.c.organization_id == organization_id, project.c.project_id == project_id))
@@ -162,8 +162,9 @@ class AccountStore:
     async def add_api_key(self, new: ApiKey, key_hash: bytes) -> bool:
         """False when the key is there already."""
         statement = insert_or(api_key).values(api_key_to_row(new) | {"key_hash": key_hash})
-        result = await self._connection.execute(statement.on_conflict_do_nothing(index_elements=[api_key.c.key_hash]))
-        return result.rowcount == 1
+        statement = statement.on_conflict_do_nothing(index_elements=[api_key.c.key_hash])
+        result = await self._connection.execute(statement.returning(api_key.c.api_key_id))
+        return result.first() is not None
 
     async def find_api_key_by_hash(self, key_hash: bytes) -> ApiKey | None:
         return await self._find_api_key(api_key.c.key_hash == key_hash)
