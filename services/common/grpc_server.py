@@ -31,12 +31,15 @@ class ServerSettings:
     reuse_port: bool = False
 
     @classmethod
-    def read(cls, environment: Environment, address_name: str, address_default: str) -> "ServerSettings":
+    def read(
+        cls, environment: Environment, address_name: str, address_default: str, *, reuse_port: bool = False
+    ) -> "ServerSettings":
         return cls(
             listen_address=environment.address(address_name, address_default),
             service_token=environment.text("TOLLGATE_SERVICE_TOKEN"),
             reflection=environment.flag("TOLLGATE_REFLECTION"),
             drain_seconds=environment.integer("TOLLGATE_DRAIN_SECONDS", 10, least=0, most=600),
+            reuse_port=reuse_port,
         )
 
 

@@ -1,0 +1,50 @@
+"""What can go wrong with a model call, as meaning."""
+
+from services.common.errors import DomainError, ErrorKind, TooLargeError
+
+
+class ModelNotFoundError(DomainError):
+    kind = ErrorKind.NOT_FOUND
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"No provider offers the model '{model}'; GET /v1/models lists those there are.", model=model)
+
+
+class InsufficientCreditsError(DomainError):
+    kind = ErrorKind.EXHAUSTED
+    reason = "INSUFFICIENT_CREDITS"
+
+    def __init__(self) -> None:
+        super().__init__("No credit is left; add credits or use an own provider key.")
+
+
+class OwnKeyMissingError(DomainError):
+    kind = ErrorKind.NOT_READY
+    reason = "OWN_KEY_MISSING"
+
+    def __init__(self, model: str, providers: str) -> None:
+        super().__init__(
+            f"This project uses own provider keys only, and has none for {model}; add one for {providers}.",
+            model=model,
+            providers=providers,
+        )
+
+
+class ProviderFailedError(DomainError):
+    """Every provider that could answer failed. `retry_after_seconds` is what the last one asked for, if it did."""
+
+    kind = ErrorKind.UNAVAILABLE
+    reason = "PROVIDER_FAILED"
+
+    def __init__(self, problem: str, provider: str, retry_after_seconds: int | None = None) -> None:
+        super().__init__(f"{problem}; no other provider could answer.", provider=provider)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BodyTooLargeError(TooLargeError):
+    """The request's body is above the limit."""
+
+
+class ClientGoneError(Exception):
+    """The client is not there any more. Raised by what sends to it."""

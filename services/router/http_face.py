@@ -1,0 +1,143 @@
+"""The model routes over HTTP: an RSGI request in, an answer of the core out."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import orjson
+from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
+
+from services.common.errors import DomainError
+from services.router.admission import Admission
+from services.router.calls import Calls, Headers, StreamedAnswer
+from services.router.error_bodies import BUG_MESSAGE, error_body, status_of
+from services.router.errors import BodyTooLargeError, ClientGoneError
+from services.router.records import Arrival
+from services.router.upstream import Upstream
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+_METHODS: Mapping[str, str] = {"/v1/chat/completions": "POST", "/v1/models": "GET", "/health": "GET"}
+_JSON = ("content-type", "application/json")
+
+log = logging.getLogger("tollgate.http")
+
+
+class HttpFace:
+    """Speaks HTTP for one worker."""
+
+    def __init__(self, calls: Calls, admission: Admission, upstreams: Sequence[Upstream]) -> None:
+        self._calls = calls
+        self._admission = admission
+        self._upstreams = upstreams
+        # Set on SIGTERM: running calls go on, but nobody should send new ones.
+        self.is_draining = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    def cut_off(self) -> None:
+        """Ends what is still running. Every call makes its record all the same."""
+        for task in self._running:
+            task.cancel()
+
+    async def wait_for_running(self) -> None:
+        """Returns when every request has been answered."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def handle(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        """Answers one request, whatever happens."""
+        arrival = Arrival()
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._running.add(task)
+        try:
+            await self._route(scope, protocol, arrival)
+        except DomainError as error:
+            status = status_of(error)
+            headers = _error_headers(arrival, error.retry_after_seconds)
+            protocol.response_bytes(status, headers, error_body(status, error.reason.lower(), error.message))
+        except ProtocolClosed:
+            return
+        except Exception:
+            log.exception("bug", extra={"request_id": str(arrival.request_id)})
+            protocol.response_bytes(503, _error_headers(arrival, 1), error_body(503, "internal", BUG_MESSAGE))
+        finally:
+            self._running.discard(task)
+
+    async def _route(self, scope: Scope, protocol: HTTPProtocol, arrival: Arrival) -> None:
+        method = _METHODS.get(scope.path)
+        if method is None:
+            body = error_body(404, "not_found", f"There is no {scope.path} here.")
+            protocol.response_bytes(404, _error_headers(arrival), body)
+        elif scope.method != method:
+            body = error_body(405, "method_not_allowed", f"{scope.path} takes {method} only.")
+            protocol.response_bytes(405, [*_error_headers(arrival), ("allow", method)], body)
+        elif scope.path == "/health":
+            self._health(protocol)
+        elif scope.path == "/v1/models":
+            await self._models(scope, protocol)
+        else:
+            await self._chat_completion(scope, protocol, arrival)
+
+    async def _chat_completion(self, scope: Scope, protocol: HTTPProtocol, arrival: Arrival) -> None:
+        headers = dict(scope.headers.items())
+
+        async def read_body() -> bytes:
+            return await _read_body(headers, protocol)
+
+        answer = await self._calls.answer(arrival, headers, read_body)
+        if isinstance(answer, StreamedAnswer):
+            await _stream(protocol, answer)
+        else:
+            protocol.response_bytes(answer.status, answer.headers, answer.body)
+
+    async def _models(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        await self._admission.grant(dict(scope.headers.items()))
+        models: dict[str, str] = {}
+        for upstream in self._upstreams:
+            for candidate in upstream.provider.candidates:
+                models.setdefault(candidate.model, candidate.provider)
+        data = [{"id": model, "object": "model", "created": 0, "owned_by": owner} for model, owner in models.items()]
+        protocol.response_bytes(200, [_JSON], orjson.dumps({"object": "list", "data": data}))
+
+    def _health(self, protocol: HTTPProtocol) -> None:
+        providers = [{"name": each.provider.name, "well": each.is_well} for each in self._upstreams]
+        status = 503 if self.is_draining else 200
+        body = {"status": "draining" if self.is_draining else "ok", "providers": providers}
+        protocol.response_bytes(status, [_JSON], orjson.dumps(body))
+
+
+async def _stream(protocol: HTTPProtocol, answer: StreamedAnswer) -> None:
+    transport = protocol.response_stream(answer.status, answer.headers)
+
+    async def send(piece: bytes) -> None:
+        try:
+            await transport.send_bytes(piece)
+        except ProtocolClosed as error:
+            raise ClientGoneError from error
+
+    await answer.relay(send)
+
+
+async def _read_body(headers: Mapping[str, str], protocol: HTTPProtocol) -> bytes:
+    """The whole body. Raises BodyTooLargeError, without reading it where its length is announced."""
+    length = headers.get("content-length", "")
+    if length.isdigit():
+        if int(length) > BODY_BYTES_MAX:
+            raise BodyTooLargeError("the body", BODY_BYTES_MAX)
+        return await protocol()
+
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in protocol:
+        size += len(chunk)
+        if size > BODY_BYTES_MAX:
+            raise BodyTooLargeError("the body", BODY_BYTES_MAX)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _error_headers(arrival: Arrival, retry_after_seconds: int | None = None) -> Headers:
+    headers = [_JSON, ("x-tollgate-request-id", str(arrival.request_id))]
+    if retry_after_seconds is not None:
+        headers.append(("retry-after", str(retry_after_seconds)))
+    return headers

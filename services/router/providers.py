@@ -1,0 +1,137 @@
+"""The configured providers, read from a TOML file.
+
+[[providers]]
+name = "openai"                       # as prices and records call it
+format = "openai"                     # the wire format it speaks
+base_url = "https://api.openai.com/v1"
+api_key_variable = "OPENAI_API_KEY"   # the environment variable with the platform's key
+connect_timeout_seconds = 5           # these four may be left out
+idle_timeout_seconds = 120            # the longest wait for the next byte
+total_timeout_seconds = 600           # the whole answer, whatever its pace
+when_client_leaves = "drain"          # read on until the usage is known; or "cancel", and estimate
+
+[providers.models]
+"gpt-4o" = "gpt-4o-2024-08-06"        # canonical id = the provider's name for it
+"gpt-4o-mini" = { upstream = "gpt-4o-mini", output_tokens_max = 16384 }
+
+Where the provider uses the canonical ids, a list of them will do: `models = ["gpt-4o", "gpt-4o-mini"]`.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from services.common.settings import SettingError
+from services.router.routing import Candidate
+
+FORMATS = ("openai",)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_URL = re.compile(r"https?://[^\s/]+[^\s]*")
+_SECONDS_MAX = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One provider, with the platform's key for it."""
+
+    name: str
+    format: str
+    # Without a slash at its end.
+    base_url: str
+    api_key: str = field(repr=False)
+    connect_timeout_seconds: int
+    idle_timeout_seconds: int
+    total_timeout_seconds: int
+    # True: when a client leaves in mid-answer, read on until the usage is known. False: cancel, and estimate.
+    drains: bool
+    candidates: tuple[Candidate, ...]
+
+
+def read_providers(path: Path, environ: Mapping[str, str]) -> tuple[Provider, ...]:
+    """The providers in the order of the file. Raises SettingError naming file, provider and what is wrong."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingError(f"TOLLGATE_PROVIDERS_FILE {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not TOML: {error}") from error
+
+    tables = document.get("providers")
+    if not isinstance(tables, list) or not tables:
+        raise SettingError(f"{path} has no [[providers]]")
+    providers = tuple(_Table(path, table).provider(environ) for table in tables)
+    names = [provider.name for provider in providers]
+    if len(set(names)) < len(names):
+        raise SettingError(f"{path} names a provider twice: {', '.join(names)}")
+    return providers
+
+
+class _Table:
+    """One `[[providers]]` table, read member by member."""
+
+    def __init__(self, path: Path, members: Any) -> None:
+        self._members: dict[str, Any] = members if isinstance(members, dict) else {}
+        self._where = f"{path}, provider {self._members.get('name', '?')}"
+
+    def provider(self, environ: Mapping[str, str]) -> Provider:
+        name = self._text("name", _NAME)
+        return Provider(
+            name=name,
+            format=self._one_of("format", FORMATS),
+            base_url=self._text("base_url", _URL).rstrip("/"),
+            api_key=self._api_key(environ),
+            connect_timeout_seconds=self._seconds("connect_timeout_seconds", 5),
+            idle_timeout_seconds=self._seconds("idle_timeout_seconds", 120),
+            total_timeout_seconds=self._seconds("total_timeout_seconds", 600),
+            drains=self._one_of("when_client_leaves", ("drain", "cancel"), "drain") == "drain",
+            candidates=self._candidates(name),
+        )
+
+    def _api_key(self, environ: Mapping[str, str]) -> str:
+        variable = self._text("api_key_variable", re.compile(r"\w+"))
+        key = environ.get(variable)
+        if not key:
+            raise SettingError(f"{variable} is not set; {self._where} needs it")
+        return key
+
+    def _candidates(self, name: str) -> tuple[Candidate, ...]:
+        models = self._members.get("models")
+        if isinstance(models, list):
+            models = {str(model): model for model in models}
+        if not isinstance(models, dict) or not models:
+            self._fail("models must map at least one model to the provider's name for it")
+        return tuple(self._candidate(name, model, value) for model, value in models.items())
+
+    def _candidate(self, name: str, model: str, value: Any) -> Candidate:
+        upstream, maximum = value, None
+        if isinstance(value, dict):
+            upstream, maximum = value.get("upstream", model), value.get("output_tokens_max")
+        if not isinstance(upstream, str) or not upstream:
+            self._fail(f"model {model} must be a name or a table with 'upstream'")
+        if maximum is not None and (not isinstance(maximum, int) or maximum < 1):
+            self._fail(f"model {model}: output_tokens_max must be a whole number from 1")
+        return Candidate(name, model, upstream, maximum)
+
+    def _text(self, name: str, pattern: re.Pattern[str]) -> str:
+        value = self._members.get(name)
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self._fail(f"{name} must match {pattern.pattern}, got {value!r}")
+        return value
+
+    def _one_of(self, name: str, choices: tuple[str, ...], default: str | None = None) -> str:
+        value = self._members.get(name, default)
+        if value not in choices:
+            self._fail(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        return str(value)
+
+    def _seconds(self, name: str, default: int) -> int:
+        value = self._members.get(name, default)
+        if not isinstance(value, int) or not 1 <= value <= _SECONDS_MAX:
+            self._fail(f"{name} must be a whole number from 1 to {_SECONDS_MAX}, got {value!r}")
+        return value
+
+    def _fail(self, problem: str) -> NoReturn:
+        raise SettingError(f"{self._where}: {problem}")

@@ -1,0 +1,131 @@
+"""Passes a streamed answer on while it comes, and sees to it that the record is durable before it ends."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from services.common.errors import DomainError
+from services.router.attempts import OpenStream
+from services.router.chat_request import ChatRequest
+from services.router.error_bodies import error_event
+from services.router.errors import ClientGoneError
+from services.router.estimation import estimate_chat_usage
+from services.router.event_stream import ChatEventStream, EventTooLongError
+from services.router.metrics import ATTEMPTS
+from services.router.recording import Recorder
+from services.router.records import CallRecord
+from services.router.routing import Failure
+from services.router.upstream import UpstreamError
+from services.router.usage import usage_from_openai
+from tollgate.ledger.v1 import usage_pb2
+
+# How long to go on reading for the usage when nobody listens any more.
+DRAIN_SECONDS_MAX = 30
+
+Send = Callable[[bytes], Awaitable[None]]
+
+
+class StreamRelay:
+    """One streamed answer, from its first chunk to its record."""
+
+    def __init__(self, record: CallRecord, request: ChatRequest, stream: OpenStream, recorder: Recorder) -> None:
+        self._record = record
+        self._request = request
+        self._stream = stream
+        self._recorder = recorder
+        self._events = ChatEventStream(hides_usage=not request.usage_wanted)
+        self._failure: Failure | None = None
+        self._client_gone = False
+
+    async def run(self, send: Send) -> None:
+        """Sends the answer. `send` raises ClientGoneError when nobody is there any more. Always makes a record.
+
+        A stream that went wrong ends with an error event and without its end marker.
+        """
+        try:
+            await self._pump(send)
+        except BaseException:
+            # Cut off at the end of the drain time, or a bug: either way not the provider's doing.
+            self._failure = Failure("gateway_error", self._stream.answer.status)
+            raise
+        finally:
+            await self._stream.answer.close()
+            ending = await self._finish()
+        await self._send(send, ending)
+
+    async def _pump(self, send: Send) -> None:
+        try:
+            chunk: bytes | None = self._stream.first_chunk
+            while chunk is not None:
+                await self._send(send, self._events.feed(chunk))
+                if self._client_gone:
+                    await self._drain()
+                    return
+                chunk = await self._stream.answer.read_chunk()
+            await self._send(send, self._events.end())
+        except UpstreamError as error:
+            self._failure = error.failure
+        except EventTooLongError:
+            self._failure = Failure("bad_answer", self._stream.answer.status)
+
+    async def _drain(self) -> None:
+        """Reads on for the usage, where the provider is configured so."""
+        if not self._stream.upstream.provider.drains:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS_MAX):
+                while (chunk := await self._stream.answer.read_chunk()) is not None:
+                    self._events.feed(chunk)
+        except (TimeoutError, UpstreamError, EventTooLongError):
+            # The client left before anything else went wrong, and pays for what was streamed.
+            return
+
+    async def _send(self, send: Send, piece: bytes) -> None:
+        if not piece or self._client_gone:
+            return
+        try:
+            await send(piece)
+        except ClientGoneError:
+            self._client_gone = True
+
+    async def _finish(self) -> bytes:
+        """Makes the record durable. Returns what the client gets last: the end marker, or an error."""
+        if self._failure is None and not self._client_gone and not self._events.is_complete:
+            self._failure = Failure("broken_stream", self._stream.answer.status)
+        error_type = self._failure.error_type if self._failure is not None else ""
+        self._record.end_attempt(self._stream.answer.status, self._failure)
+        ATTEMPTS.labels(self._stream.planned.candidate.provider, error_type).inc()
+        await self._take_usage()
+        record = self._record.end(self._outcome(), self._stream.answer.status, error_type)
+        try:
+            await self._recorder.finish(record)
+        except DomainError as error:
+            return error_event(error.reason.lower(), error.message)
+        if self._failure is not None and not self._events.failed:
+            provider = self._stream.planned.candidate.provider
+            return error_event("provider_failed", f"{provider} broke off in mid-answer.")
+        return self._events.held
+
+    def _outcome(self) -> "usage_pb2.Outcome.ValueType":
+        if self._failure is None:
+            return usage_pb2.OUTCOME_CLIENT_GONE if self._client_gone else usage_pb2.OUTCOME_SUCCESS
+        if self._failure.error_type == "gateway_error":
+            return usage_pb2.OUTCOME_GATEWAY_ERROR
+        if self._failure.error_type == "timeout":
+            return usage_pb2.OUTCOME_TIMEOUT
+        return usage_pb2.OUTCOME_PROVIDER_ERROR
+
+    async def _take_usage(self) -> None:
+        report = self._events.usage_report
+        reading = usage_from_openai(report) if report is not None else None
+        if reading is not None:
+            self._record.take_reported(reading, self._events.service_tier)
+            return
+        candidate = self._stream.planned.candidate
+        usage = await asyncio.to_thread(
+            estimate_chat_usage,
+            candidate.model,
+            self._request.members,
+            self._events.output_text,
+            candidate.output_tokens_max,
+        )
+        self._record.take_estimated(usage)

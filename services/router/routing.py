@@ -1,0 +1,125 @@
+"""Which providers to try for a model, with whose key, in which order. Pure: no clock, no network."""
+
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from services.router.errors import InsufficientCreditsError, ModelNotFoundError, OwnKeyMissingError
+
+ATTEMPTS_MAX = 32
+_KEY_REFUSED = frozenset({401, 402, 403})
+_WORTH_ANOTHER_TRY = frozenset({408, 409, 429})
+_THROTTLED = 429
+
+
+class Mode(IntEnum):
+    """How a project pays. The numbers are those of `tollgate.ledger.v1.ProjectMode`."""
+
+    CREDITS = 1
+    OWN_KEYS = 2
+    HYBRID = 3
+
+
+class Funding(IntEnum):
+    """Who pays the provider for an attempt. The numbers are those of `tollgate.ledger.v1.Funding`."""
+
+    CREDITS = 1
+    OWN_KEY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A provider that offers the model that was asked for."""
+
+    provider: str
+    # The canonical id, without the provider.
+    model: str
+    # The model as this provider names it.
+    upstream_model: str
+    # None when not configured: an estimate is then not capped.
+    output_tokens_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAttempt:
+    """One try, if it comes to that."""
+
+    candidate: Candidate
+    funding: Funding
+    # True for credits behind an own key: pointless where the key was fine and the provider was not.
+    only_after_refused_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt did not answer."""
+
+    error_type: str
+    # The status the provider answered; 0 when no answer came.
+    status: int = 0
+
+    @property
+    def is_refused_key(self) -> bool:
+        """The provider does not serve this key, or not now."""
+        return self.status in _KEY_REFUSED or self.status == _THROTTLED
+
+
+class RoutingTable:
+    """All configured models with their candidates, in the order of configuration."""
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self._by_name: dict[str, list[Candidate]] = {}
+        for candidate in candidates:
+            self._by_name.setdefault(candidate.model, []).append(candidate)
+        for candidate in [each for offers in self._by_name.values() for each in offers]:
+            # A canonical id that looks like a pinned name keeps its own meaning.
+            self._by_name.setdefault(f"{candidate.provider}/{candidate.model}", [candidate])
+
+    def candidates(self, requested_model: str) -> tuple[Candidate, ...]:
+        """Who offers a model named plainly (`gpt-4o`) or pinned (`openai/gpt-4o`). Raises ModelNotFoundError."""
+        offers = self._by_name.get(requested_model)
+        if offers is None:
+            raise ModelNotFoundError(requested_model)
+        return tuple(offers)
+
+
+def plan(
+    candidates: tuple[Candidate, ...], mode: Mode, own_keys: Container[str], *, credit_available: bool
+) -> tuple[PlannedAttempt, ...]:
+    """The tries in order; at least one.
+
+    Raises OwnKeyMissingError where only own keys may be used and none fits, and InsufficientCreditsError where only
+    credits would do and there are none.
+    """
+    attempts = tuple(_attempts(candidates, mode, own_keys, credit_available))
+    if attempts:
+        return attempts[:ATTEMPTS_MAX]
+    if mode is Mode.OWN_KEYS:
+        raise OwnKeyMissingError(candidates[0].model, " or ".join(each.provider for each in candidates))
+    raise InsufficientCreditsError
+
+
+def _attempts(
+    candidates: tuple[Candidate, ...], mode: Mode, own_keys: Container[str], credit_available: bool
+) -> Iterator[PlannedAttempt]:
+    for candidate in candidates:
+        has_own_key = mode is not Mode.CREDITS and candidate.provider in own_keys
+        if has_own_key:
+            yield PlannedAttempt(candidate, Funding.OWN_KEY)
+        if mode is not Mode.OWN_KEYS and credit_available:
+            yield PlannedAttempt(candidate, Funding.CREDITS, only_after_refused_key=has_own_key)
+
+
+def is_worth_another_try(failure: Failure) -> bool:
+    """Whether somebody else may do better: always when no answer came, and by status otherwise.
+
+    A refused key is: the client cannot mend the platform's, and behind an own one there may be credits. Any other 4xx
+    says that the request itself is wrong, wherever it is sent.
+    """
+    status = failure.status
+    return status < 400 or status >= 500 or status in _WORTH_ANOTHER_TRY or status in _KEY_REFUSED
+
+
+def is_worth_trying(attempt: PlannedAttempt, last_failure: Failure | None) -> bool:
+    """Whether a planned attempt still makes sense after what happened to the one before it."""
+    return not attempt.only_after_refused_key or (last_failure is not None and last_failure.is_refused_key)

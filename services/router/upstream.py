@@ -1,0 +1,141 @@
+"""Speaks HTTP to one provider."""
+
+import ipaddress
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError, RequestTimeoutError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+from services.router.providers import Provider
+from services.router.routing import Failure
+
+# Nothing a chat completion answers is larger; a provider that sends more is broken.
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+_RETRY_AFTER_SECONDS_MAX = 3600
+_FAILURES_UNTIL_UNWELL = 3
+
+
+class UpstreamError(Exception):
+    """The provider could not be reached, did not answer in time, or broke off."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class UpstreamAnswer:
+    """An answer whose head is there and whose body is still coming. Has to be closed."""
+
+    def __init__(self, request: StreamRequest, response: Response) -> None:
+        self._request = request
+        self._response = response
+        self.status = response.status
+        self.content_type = response.get_header("content-type") or ""
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """What the provider asked for, where it named seconds."""
+        text = self._response.get_header("retry-after") or ""
+        return min(int(text), _RETRY_AFTER_SECONDS_MAX) if text.isascii() and text.isdigit() else None
+
+    async def read_chunk(self) -> bytes | None:
+        """The next bytes as they come; None at the end. Raises UpstreamError."""
+        try:
+            chunk = await self._response.body_reader.read_chunk()
+        except RequestError as error:
+            raise _broken_off(error, self.status) from error
+        return None if chunk is None else bytes(chunk)
+
+    async def read_whole(self) -> bytes:
+        """The whole body. Raises UpstreamError."""
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await self.read_chunk():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > ANSWER_BYTES_MAX:
+                raise UpstreamError(Failure("bad_answer", self.status), f"sent more than {ANSWER_BYTES_MAX} bytes")
+        return b"".join(chunks)
+
+    async def close(self) -> None:
+        """Gives the connection back, or cuts it when the body is not read to its end."""
+        await self._request.__aexit__(None, None, None)
+
+
+class Upstream:
+    """One provider's connections. Lives as long as its worker."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self._client = _client_for(provider)
+        self._chat_url = f"{provider.base_url}/chat/completions"
+        self._failures_in_a_row = 0
+
+    @property
+    def is_well(self) -> bool:
+        """False after several failures in a row, until the provider answers again."""
+        return self._failures_in_a_row < _FAILURES_UNTIL_UNWELL
+
+    async def create_chat_completion(self, body: bytes, api_key: str) -> UpstreamAnswer:
+        """Sends a call and waits for the head of its answer, whatever its status. Raises UpstreamError."""
+        request = (
+            self._client.post(self._chat_url)
+            .header("authorization", f"Bearer {api_key}", is_sensitive=True)
+            .header("content-type", "application/json")
+            .header("accept-encoding", "identity")
+            .body_bytes(body)
+            .build_streamed()
+        )
+        try:
+            response = await request.__aenter__()
+        except RequestError as error:
+            self._failures_in_a_row += 1
+            raise _not_answered(error) from error
+        # A throttled provider is well; it only has too much to do for this key.
+        self._failures_in_a_row = self._failures_in_a_row + 1 if response.status >= 500 else 0
+        return UpstreamAnswer(request, response)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _client_for(provider: Provider) -> Client:
+    builder = (
+        ClientBuilder()
+        .follow_redirects(False)
+        .referer(False)
+        .user_agent("tollgate")
+        .http1_lower_case_headers()
+        .connect_timeout(timedelta(seconds=provider.connect_timeout_seconds))
+        .read_timeout(timedelta(seconds=provider.idle_timeout_seconds))
+        .timeout(timedelta(seconds=provider.total_timeout_seconds))
+    )
+    if _is_local(provider.base_url):
+        # A proxy of the environment cannot mean this machine.
+        builder = builder.no_proxy()
+    return builder.build()
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _not_answered(error: RequestError) -> UpstreamError:
+    if isinstance(error, (RequestTimeoutError, ConnectTimeoutError)):
+        return UpstreamError(Failure("timeout"), "did not answer in time")
+    if isinstance(error, ConnectError):
+        return UpstreamError(Failure("connect_error"), "could not be reached")
+    return UpstreamError(Failure("broken_stream"), "broke off before it answered")
+
+
+def _broken_off(error: RequestError, status: int) -> UpstreamError:
+    if isinstance(error, RequestTimeoutError):
+        return UpstreamError(Failure("timeout", status), "stopped in mid-answer")
+    return UpstreamError(Failure("broken_stream", status), "broke off in mid-answer")

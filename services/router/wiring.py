@@ -1,0 +1,116 @@
+"""Joins the parts of one worker. The only module that knows them all."""
+
+import asyncio
+
+import grpc
+
+from services.common.grpc_client import open_channel, service_metadata
+from services.common.grpc_server import GrpcServer, Service
+from services.common.metrics import serve_metrics
+from services.common.settings import SettingError
+from services.router.admission import Admission
+from services.router.attempts import Attempts
+from services.router.calls import Calls
+from services.router.directory import Directory, Resolve, refusal_from_status
+from services.router.http_face import HttpFace
+from services.router.key_ring import KeyRing
+from services.router.recording import Recorder
+from services.router.routing import RoutingTable
+from services.router.servicer import InferenceServicer
+from services.router.settings import Settings
+from services.router.spool import Spool
+from services.router.upstream import Upstream
+from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse
+from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from tollgate.router.v1 import inference_service_pb2
+from tollgate.router.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+
+DIRECTORY_TIMEOUT_SECONDS = 2.0
+
+
+class Worker:
+    """Everything that runs in one worker process, from its start to its stop."""
+
+    def __init__(self, settings: Settings, spool: Spool, channel: grpc.aio.Channel) -> None:
+        """Use `start`."""
+        self._spool = spool
+        self._channel = channel
+        self._upstreams = [Upstream(provider) for provider in settings.providers]
+        self._draining: asyncio.Task[None] | None = None
+
+        recorder = Recorder(spool)
+        key_ring = KeyRing(settings.provider_key_private)
+        directory = Directory(_resolve_by(channel, settings.grpc.service_token))
+        table = RoutingTable(candidate for provider in settings.providers for candidate in provider.candidates)
+        admission = Admission(directory, table, key_ring, recorder)
+        attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring)
+        calls = Calls(admission, attempts, recorder)
+
+        self.http = HttpFace(calls, admission, self._upstreams)
+        self._servicer = InferenceServicer(calls)
+        self._grpc = GrpcServer(settings.grpc, directory, [_inference_service(self._servicer)])
+        self._cut_off_after_seconds = settings.grpc.drain_seconds
+
+    @classmethod
+    async def start(cls, settings: Settings) -> "Worker":
+        """Raises SettingError when an address is taken or the spool cannot be used."""
+        spool = Spool.open(settings.spool_directory, settings.spool)
+        worker = cls(settings, spool, open_channel(settings.ledger_address))
+        _serve_metrics(settings)
+        await worker._grpc.start()
+        return worker
+
+    def begin_drain(self, notice_seconds: int) -> None:
+        """Says "draining" at once, takes no more gRPC calls after the notice, and cuts off what runs for too long."""
+        if self._draining is None:
+            self.http.is_draining = True
+            self._draining = asyncio.get_running_loop().create_task(self._drain(notice_seconds))
+
+    async def stop(self) -> None:
+        """Returns when every call has its record and everything is closed."""
+        self.begin_drain(0)
+        if self._draining is not None:
+            await self._draining
+        for upstream in self._upstreams:
+            await upstream.close()
+        await self._channel.close(None)
+        self._spool.close()
+
+    async def _drain(self, notice_seconds: int) -> None:
+        await asyncio.sleep(notice_seconds)
+        cut_off = asyncio.get_running_loop().call_later(self._cut_off_after_seconds, self.http.cut_off)
+        await self._grpc.stop()
+        await self._servicer.wait_for_running()
+        await self.http.wait_for_running()
+        cut_off.cancel()
+
+
+def _inference_service(servicer: InferenceServicer) -> Service:
+    descriptor = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+    return Service(descriptor, add_InferenceServiceServicer_to_server, servicer)
+
+
+def _resolve_by(channel: grpc.aio.Channel, service_token: str) -> Resolve:
+    stub = DirectoryServiceStub(channel)
+    metadata = service_metadata(service_token)
+
+    async def resolve(request: ResolveKeyRequest) -> ResolveKeyResponse:
+        try:
+            return await stub.ResolveKey(request, metadata=metadata, timeout=DIRECTORY_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise refusal_from_status(error) from error
+
+    return resolve
+
+
+def _serve_metrics(settings: Settings) -> None:
+    """Each worker on a port of its own, counted up from the one that is set."""
+    host, _, port = settings.metrics_address.rpartition(":")
+    for number in range(settings.worker_count):
+        try:
+            serve_metrics(f"{host}:{int(port) + number}")
+        except SettingError:
+            if number == settings.worker_count - 1:
+                raise
+        else:
+            return
