@@ -1,0 +1,38 @@
+"""Front doors: one with everything behind it, one with little patience, one with nothing behind it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from development.addresses import Addresses
+from development.gateway import CONFIGURATION, render
+from tests.integration.gateway.front_door import FrontDoor, envoy
+from tests.integration.gateway.upstreams import Activity, services_behind
+
+
+@pytest.fixture(scope="session")
+async def front_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FrontDoor]:
+    """Envoy with everything behind it up."""
+    addresses = Addresses.free()
+    configuration = render(CONFIGURATION, addresses)
+    directory = tmp_path_factory.mktemp("envoy")
+    async with services_behind(addresses) as asked, envoy(configuration, addresses, directory):
+        yield FrontDoor(addresses, asked)
+
+
+@pytest.fixture(scope="session")
+async def hasty_front_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FrontDoor]:
+    """The same with a tenth of a second's patience."""
+    addresses = Addresses.free()
+    configuration = render(CONFIGURATION, addresses).replace("timeout: 10s", "timeout: 0.1s")
+    directory = tmp_path_factory.mktemp("hasty")
+    async with services_behind(addresses) as asked, envoy(configuration, addresses, directory):
+        yield FrontDoor(addresses, asked)
+
+
+@pytest.fixture(scope="session")
+async def lonely_front_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FrontDoor]:
+    """Envoy with nothing behind it."""
+    addresses = Addresses.free()
+    async with envoy(render(CONFIGURATION, addresses), addresses, tmp_path_factory.mktemp("lonely")):
+        yield FrontDoor(addresses, Activity())
