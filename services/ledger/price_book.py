@@ -13,8 +13,8 @@ NO_DISCOUNT = Decimal(0)
 # What the source of every version begins with that came from the catalogue, and of none that an operator published.
 CATALOGUE_SOURCE = "genai-prices "
 
-# Finds the canonical name of a model at a provider; None when it knows none.
-Canonical = Callable[[str, str], str | None]
+# Under which provider and model the prices of a model are kept; None when it knows none.
+Canonical = Callable[[str, str], tuple[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class PriceBook:
         timeline = self._timelines.get((provider, model))
         if timeline is None:
             canonical = self._canonical(provider, model)
-            timeline = None if canonical is None else self._timelines.get((provider, canonical))
+            timeline = None if canonical is None else self._timelines.get(canonical)
         return None if timeline is None else timeline.at(start_time)
 
     def discount_for(self, organization_id: str, provider: str, model: str, at: datetime) -> Decimal:
