@@ -2,6 +2,7 @@
 
 from sqlalchemy import LargeBinary, bindparam, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.authentication import Caller, Scope
@@ -24,7 +25,7 @@ class DatabaseKeyDirectory:
         try:
             async with self._engine.connect() as connection:
                 row = (await connection.execute(_FIND, {"key_hash": key_hash})).one_or_none()
-        except (DBAPIError, TimeoutError) as error:
+        except (DBAPIError, PoolTimeoutError) as error:
             raise UnavailableError("Keys cannot be checked right now; try again.") from error
         if row is None:
             return None
