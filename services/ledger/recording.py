@@ -6,6 +6,7 @@ from datetime import datetime
 
 from services.common.errors import DomainError
 from services.ledger.batching import Batcher
+from services.ledger.metrics import BATCH_RECORDS, BATCH_SECONDS, RECORDS, WAITING_RECORDS
 from services.ledger.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError, price_call
 from services.ledger.records import Delivery, PricedRecord, Receipt, UsageRecord
@@ -36,16 +37,12 @@ class UsageRecorder:
         self._batcher: Batcher[Delivery, Receipt] = Batcher(self._write)
 
     def start(self) -> None:
+        WAITING_RECORDS.set_function(lambda: self._batcher.queue_size)
         self._batcher.start()
 
     async def close(self) -> None:
         """Writes what waits, and ends."""
         await self._batcher.close()
-
-    @property
-    def waiting_count(self) -> int:
-        """Records that wait to be written."""
-        return self._batcher.queue_size
 
     async def record(self, delivery: Delivery) -> Receipt:
         """What became of each record, once it is committed.
@@ -62,11 +59,16 @@ class UsageRecorder:
                     received.record, received.problem = None, f"usage costs too much: {error}"
             if number % RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return await self._batcher.submit(delivery, len(delivery.received))
+        receipt = await self._batcher.submit(delivery, len(delivery.received))
+        for result in receipt.results:
+            RECORDS.labels(result.status.name).inc()
+        return receipt
 
     async def _write(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
         receipt_time = self._clock()
-        return await self._writer.run(lambda connection: self._ingest.record(connection, deliveries, receipt_time))
+        BATCH_RECORDS.observe(sum(len(delivery.received) for delivery in deliveries))
+        with BATCH_SECONDS.time():
+            return await self._writer.run(lambda connection: self._ingest.record(connection, deliveries, receipt_time))
 
 
 def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:

@@ -1,0 +1,35 @@
+"""Everything that the ledger reads from its environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from services.common.grpc_server import ServerSettings
+from services.common.sealed_secrets import read_public_key
+from services.common.settings import Environment
+from services.ledger.account_keeping import SEED_SETTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    server: ServerSettings
+    database_url: str
+    metrics_address: str
+    log_level: str
+    # None when no operator key is to be seeded.
+    operator_key: str | None
+    provider_key_public: X25519PublicKey
+
+    @classmethod
+    def from_environ(cls, variables: Mapping[str, str]) -> "Settings":
+        """Raises SettingError, naming what is missing or wrong."""
+        environment = Environment(variables)
+        return cls(
+            server=ServerSettings.read(environment, "TOLLGATE_LEDGER_ADDRESS", "127.0.0.1:8090"),
+            database_url=environment.text("TOLLGATE_DATABASE_URL"),
+            metrics_address=environment.address("TOLLGATE_LEDGER_METRICS_ADDRESS", "127.0.0.1:9190"),
+            log_level=environment.text("TOLLGATE_LOG_LEVEL", "INFO"),
+            operator_key=environment.optional_text(SEED_SETTING),
+            provider_key_public=read_public_key(environment),
+        )

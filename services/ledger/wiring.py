@@ -1,0 +1,150 @@
+"""Joins the parts of the ledger. The only module that knows them all."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.database import check_database, open_database
+from services.common.errors import UnavailableError
+from services.common.grpc_server import GrpcServer, Service, stop_signal
+from services.common.key_store import DatabaseKeyDirectory
+from services.common.metrics import serve_metrics
+from services.common.settings import SettingError
+from services.common.uuid7 import new_uuid7
+from services.ledger.account_keeping import AccountKeeper
+from services.ledger.accounts import new_api_key_secret
+from services.ledger.billing import Billing
+from services.ledger.catalogue_loading import load_catalogue
+from services.ledger.directory import Directory
+from services.ledger.price_keeping import CurrentPrices
+from services.ledger.recording import UsageRecorder
+from services.ledger.servicer_accounts import AccountServicer
+from services.ledger.servicer_billing import BillingServicer
+from services.ledger.servicer_directory import DirectoryServicer
+from services.ledger.servicer_usage import UsageServicer
+from services.ledger.settings import Settings
+from services.ledger.storage.books import credit_available
+from services.ledger.storage.ingest import Ingest
+from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.writer import DatabaseWriter
+from tollgate.ledger.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    billing_service_pb2,
+    billing_service_pb2_grpc,
+    directory_service_pb2,
+    directory_service_pb2_grpc,
+    usage_service_pb2,
+    usage_service_pb2_grpc,
+)
+
+PARTITION_SECONDS = 3_600.0
+
+log = logging.getLogger("tollgate.ledger")
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what was begun. Raises SettingError when it cannot start."""
+    stopped = stop_signal()
+    database = open_database(settings.database_url)
+    try:
+        await check_database(database)
+        await _check_schema(database)
+        async with running_services(settings, database) as services:
+            server = GrpcServer(settings.server, DatabaseKeyDirectory(database), services)
+            await server.start()
+            serve_metrics(settings.metrics_address)
+            log.info("serving", extra={"address": settings.server.listen_address})
+            await stopped.wait()
+            # Running calls end with their batches; after that nobody waits for one.
+            await server.stop()
+    finally:
+        await database.dispose()
+
+
+@asynccontextmanager
+async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIterator[list[Service]]:
+    """Every service that the ledger offers, over a migrated database, while what works behind them is running."""
+    writer = DatabaseWriter(settings.database_url, prepare_session)
+    ingest = Ingest()
+    prices = CurrentPrices(database)
+    recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
+    accounts = AccountKeeper(
+        database,
+        settings.provider_key_public,
+        clock=_now,
+        new_id=new_uuid7,
+        new_secret=new_api_key_secret,
+    )
+    try:
+        await load_catalogue(database)
+        await prices.refresh()
+        await writer.run(lambda connection: ingest.prepare_days(connection, _now().date()))
+        if settings.operator_key is not None:
+            await accounts.seed_operator_key(settings.operator_key)
+        recorder.start()
+        async with _in_background(prices.follow(), _keep_partitions(writer, ingest)):
+            yield [
+                Service(
+                    usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"],
+                    usage_service_pb2_grpc.add_UsageServiceServicer_to_server,
+                    UsageServicer(recorder, clock=_now),
+                ),
+                Service(
+                    billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"],
+                    billing_service_pb2_grpc.add_BillingServiceServicer_to_server,
+                    BillingServicer(Billing(database, writer, clock=_now)),
+                ),
+                Service(
+                    account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
+                    account_service_pb2_grpc.add_AccountServiceServicer_to_server,
+                    AccountServicer(accounts),
+                ),
+                Service(
+                    directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],
+                    directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server,
+                    DirectoryServicer(Directory(database, credit_available, clock=_now)),
+                ),
+            ]
+    finally:
+        await recorder.close()
+        writer.close()
+
+
+async def _check_schema(database: AsyncEngine) -> None:
+    """Raises SettingError unless the database has what this program writes to."""
+    async with database.connect() as connection:
+        found = (await connection.execute(text("SELECT to_regclass('ledger.usage_record')"))).scalar_one()
+    if found is None:
+        raise SettingError(
+            "TOLLGATE_DATABASE_URL: the schema is missing or old; run 'python -m services.ledger.storage.migrate'"
+        )
+
+
+async def _keep_partitions(writer: DatabaseWriter, ingest: Ingest) -> None:
+    """Makes tomorrow's partitions in time, for ever. Records that come first make their own."""
+    while True:
+        await asyncio.sleep(PARTITION_SECONDS)
+        try:
+            await writer.run(lambda connection: ingest.prepare_days(connection, _now().date()))
+        except UnavailableError as error:
+            log.warning("partitions were not prepared: %s", error.message)
+
+
+@asynccontextmanager
+async def _in_background(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs work that never ends, until the block does. Work that fails takes the block with it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in work]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
