@@ -105,10 +105,7 @@ class Outbox:
         return None
 
     def commit(self, batch: Batch, committed_sequence: int) -> None:
-        """The ledger has dealt with everything up to there."""
-        if committed_sequence < batch.last_sequence:
-            self.rewind(batch, committed_sequence)
-            return
+        """The ledger has dealt with the batch, and perhaps with more."""
         self._position = batch.end
         self._remember(batch.epoch, committed_sequence)
         self._leave(len(batch.payloads))
@@ -195,7 +192,8 @@ class _Ages:
 
     @property
     def oldest_seconds(self) -> float:
-        return time.monotonic() - self._groups[0][0] if self._groups else 0.0
+        oldest = next(iter(self._groups), None)
+        return time.monotonic() - oldest[0] if oldest else 0.0
 
     def add(self, record_count: int) -> None:
         now = time.monotonic()

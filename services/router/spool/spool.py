@@ -9,7 +9,7 @@ from services.router.spool.entry import OVERHEAD_BYTES
 from services.router.spool.errors import SpoolFullError
 from services.router.spool.group_commit import GroupCommit
 from services.router.spool.log import Log
-from services.router.spool.metrics import OPEN_CALLS, REFUSALS
+from services.router.spool.metrics import DEPTH, OLDEST_SECONDS, OPEN_CALLS, REFUSALS
 from services.router.spool.outbox import Outbox
 from services.router.spool.recovery import Recovered, recover
 from services.router.spool.segment import Segment
@@ -72,6 +72,7 @@ class Spool:
             slot.release()
             raise SettingError(f"the spool in {slot.directory} cannot be used: {error.strerror}") from error
         spool._try_to_settle()
+        spool._show_metrics()
         return spool
 
     def begin(self, record: UsageRecord, *, credit_funded: bool) -> None:
@@ -91,7 +92,6 @@ class Spool:
         call.segment_number = self._log.active_number
         self._reserved_bytes += call.reserved_bytes
         self._open[record.request_id] = call
-        OPEN_CALLS.set(len(self._open))
 
     async def finish(self, record: UsageRecord) -> None:
         """Writes down how a call ended, and returns when that is durable.
@@ -103,8 +103,7 @@ class Spool:
         call = self._open.pop(record.request_id, None)
         if call is not None:
             self._reserved_bytes -= call.reserved_bytes
-            OPEN_CALLS.set(len(self._open))
-        self._log.write_finished(record.SerializeToString())
+            self._log.write_finished(record.SerializeToString())
         await self._commit.durable()
 
     def close(self) -> None:
@@ -150,3 +149,8 @@ class Spool:
                 self._commit.wake()
         else:
             self._unrecovered.clear()
+
+    def _show_metrics(self) -> None:
+        DEPTH.set_function(lambda: self.outbox.depth)
+        OLDEST_SECONDS.set_function(lambda: self.outbox.oldest_seconds)
+        OPEN_CALLS.set_function(lambda: len(self._open))
