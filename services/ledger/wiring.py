@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -138,12 +139,23 @@ async def _keep_partitions(writer: DatabaseWriter, ingest: Ingest) -> None:
 
 @asynccontextmanager
 async def _in_background(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Runs work that never ends, until the block does. Work that fails takes the block with it."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one) for one in work]
+    """Runs work that never ends, until the block does."""
+    tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(_end_when_broken)
+    try:
         yield
+    finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_when_broken(task: asyncio.Task[None]) -> None:
+    """A ledger whose prices or partitions stand still is worse than one that is started anew."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("background work broke; ending", exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _now() -> datetime:
