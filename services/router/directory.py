@@ -67,6 +67,11 @@ class Directory:
         self._asking: dict[_Name, asyncio.Task[_Entry]] = {}
         self._failed_at = float("-inf")
 
+    @property
+    def size(self) -> int:
+        """How many answers are remembered."""
+        return len(self._entries)
+
     async def resolve(self, key_hash: bytes, project_id: str = "") -> ResolveKeyResponse:
         """What the bearer may do.
 
