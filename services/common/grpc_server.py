@@ -77,7 +77,7 @@ class GrpcServer:
                 ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             ]
         )
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         guard = Guard(keys, settings.service_token)
         for service in services:
