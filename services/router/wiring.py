@@ -16,6 +16,7 @@ from services.router.http_face import HttpFace
 from services.router.key_ring import KeyRing
 from services.router.recording import Recorder
 from services.router.routing import RoutingTable
+from services.router.sender import Sender
 from services.router.servicer import InferenceServicer
 from services.router.settings import Settings
 from services.router.spool import Spool
@@ -26,6 +27,8 @@ from tollgate.router.v1 import inference_service_pb2
 from tollgate.router.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
 DIRECTORY_TIMEOUT_SECONDS = 2.0
+# How long to go on sending records at the end. What is left then waits in the spool for the next start.
+LAST_SEND_SECONDS = 3.0
 
 
 class Worker:
@@ -35,6 +38,7 @@ class Worker:
         """Use `start`."""
         self._spool = spool
         self._channel = channel
+        self._sender = Sender(spool.outbox, channel, settings.grpc.service_token)
         self._upstreams = [Upstream(provider) for provider in settings.providers]
         self._draining: asyncio.Task[None] | None = None
 
@@ -58,6 +62,7 @@ class Worker:
         worker = cls(settings, spool, open_channel(settings.ledger_address))
         _serve_metrics(settings)
         await worker._grpc.start()
+        worker._sender.start()
         return worker
 
     def begin_drain(self, notice_seconds: int) -> None:
@@ -73,6 +78,7 @@ class Worker:
             await self._draining
         for upstream in self._upstreams:
             await upstream.close()
+        await self._sender.stop(LAST_SEND_SECONDS)
         await self._channel.close(None)
         self._spool.close()
 
