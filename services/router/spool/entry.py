@@ -16,7 +16,7 @@ import google_crc32c
 
 MARKER_BYTES = 4
 # A record is at most about 16 KiB by its contract; a length beyond this is damage, not a record.
-PAYLOAD_BYTES_MAX = 1024 * 1024
+PAYLOAD_BYTES_MAX = 64 * 1024
 
 _CHECKSUM = struct.Struct("<I")
 _COVERED = struct.Struct("<IBQ")
@@ -57,11 +57,16 @@ class Damage:
 
 
 def encode(marker: bytes, kind: Kind, sequence: int, payload: bytes) -> bytes:
-    """The bytes of one entry. Raises ValueError for a payload that no reader would accept."""
-    if not 0 < len(payload) <= PAYLOAD_BYTES_MAX:
-        raise ValueError(f"a payload has 1 to {PAYLOAD_BYTES_MAX} bytes, got {len(payload)}")
+    """The bytes of one entry. Raises ValueError as `check_payload` does."""
+    check_payload(payload)
     covered = _COVERED.pack(len(payload), kind, sequence) + payload
     return marker + _CHECKSUM.pack(google_crc32c.value(covered)) + covered
+
+
+def check_payload(payload: bytes) -> None:
+    """Raises ValueError for a payload that no reader would accept."""
+    if not 0 < len(payload) <= PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a payload has 1 to {PAYLOAD_BYTES_MAX} bytes, got {len(payload)}")
 
 
 def decode(data: bytes, marker: bytes, start: int, origin: int = 0) -> Entry | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from services.router.spool.entry import OVERHEAD_BYTES, Kind
+from services.router.spool.entry import OVERHEAD_BYTES, Kind, check_payload
 from services.router.spool.metrics import BYTES, FAILURES
 from services.router.spool.register import Epoch
 from services.router.spool.segment import HEADER_BYTES, Segment
@@ -94,7 +94,8 @@ class Log:
         self._undurable.append(_Written(self.epoch, Kind.STARTED, 0, payload))
 
     def write_finished(self, payload: bytes) -> None:
-        """Takes the next sequence. When the disk fails, the record waits in memory."""
+        """Takes the next sequence. When the disk fails, the record waits in memory. Raises ValueError if too large."""
+        check_payload(payload)
         sequence = self._next_sequence
         self._next_sequence += 1
         self._undurable.append(_Written(self.epoch, Kind.FINISHED, sequence, payload))

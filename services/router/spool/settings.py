@@ -13,7 +13,7 @@ SEGMENT_COUNT_MIN = 4
 class SpoolSettings:
     """Sizes and times of one worker's spool."""
 
-    # How large each file is, from its first byte on. At least 64 KiB.
+    # How large each file is, from its first byte on. At least 128 KiB: twice the largest record.
     segment_bytes: int = 16 * _MIB
     # How much disk one worker may use. At least four segments.
     bytes_max: int = 1024 * _MIB

@@ -75,6 +75,11 @@ class Spool:
         spool._show_metrics()
         return spool
 
+    @property
+    def directory(self) -> Path:
+        """The slot this process has taken."""
+        return self._slot.directory
+
     def begin(self, record: UsageRecord, *, credit_funded: bool) -> None:
         """Writes down that a call is about to be made. Raises SpoolFullError when it must not be.
 
@@ -103,7 +108,7 @@ class Spool:
         call = self._open.pop(record.request_id, None)
         if call is not None:
             self._reserved_bytes -= call.reserved_bytes
-            self._log.write_finished(record.SerializeToString())
+        self._log.write_finished(record.SerializeToString())
         await self._commit.durable()
 
     def close(self) -> None:
