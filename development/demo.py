@@ -164,7 +164,7 @@ def _print_lines(console: Console, details: list[Json]) -> None:
 
 
 def _sum(lines: list[Json]) -> str:
-    return f"{sum((Decimal(line['cost']) for line in lines), Decimal(0)):f}"
+    return f"{sum((Decimal(line['cost']) for line in lines), Decimal(0)).normalize():f}"
 
 
 def _print_activity(console: Console, activity: Json) -> None:
@@ -183,7 +183,9 @@ def _print_balance(console: Console, details: list[Json], before: Json, after: J
     moved = Decimal(before["balance"]) - Decimal(after["balance"])
     charged = sum((Decimal(detail["charged_exact"]) for detail in details), Decimal(0))
     verdict = "[green]which is what was charged[/]" if moved == charged else f"[red]but {charged:f} was charged[/]"
-    console.print(f"\nThe balance went from {before['balance']} to {after['balance']} USD: {moved:f} less, {verdict}.")
+    console.print(
+        f"\nThe balance went from {before['balance']} to {after['balance']} USD: {moved.normalize():f} less, {verdict}."
+    )
 
 
 def _print_next_steps(console: Console, url: str, key: str) -> None:

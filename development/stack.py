@@ -35,6 +35,7 @@ class Stack:
         """`environment` is given to every process, over what we set: for tests that want another setting."""
         self.state = state
         self.addresses = addresses
+        state.prepare()
         self.secrets = state.secrets()
         self.postgres: EmbeddedPostgres | None = None
         self.processes: dict[str, Process] = {}

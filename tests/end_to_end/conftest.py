@@ -117,9 +117,7 @@ class Customer:
 def state() -> Iterator[State]:
     directory = Path(tempfile.mkdtemp(prefix="tollgate-"))
     directory.chmod(0o755)  # as root, PostgreSQL runs as another user
-    state = State(directory)
-    state.prepare()
-    yield state
+    yield State(directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 
