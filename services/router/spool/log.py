@@ -49,6 +49,8 @@ class Log:
         self.epoch = epoch
         # Oldest first.
         self.segments = deque(recovered)
+        # Segments with something that was written again and may not be durable elsewhere yet.
+        self.copied_from: set[int] = set()
         # Why nothing can be written; None when all is well.
         self.failure: OSError | None = None
         self._directory = directory

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.common.settings import SettingError
 from services.router.spool.entry import OVERHEAD_BYTES
-from services.router.spool.errors import SpoolFullError
+from services.router.spool.errors import SpoolFailedError, SpoolFullError
 from services.router.spool.group_commit import GroupCommit
 from services.router.spool.log import Log
 from services.router.spool.metrics import DEPTH, OLDEST_SECONDS, OPEN_CALLS, REFUSALS
@@ -50,12 +50,11 @@ class Spool:
         self._open: dict[str, _OpenCall] = {}
         self._reserved_bytes = 0
         self._log = Log(slot.directory, slot.next_epoch(), settings, recovered.segments)
-        self.outbox = Outbox(self._log, slot, recovered.unsent_count, self._evacuate)
+        self.outbox = Outbox(self._log, slot, recovered.unsent_count, self._durable, self._evacuate)
         self._commit = GroupCommit(self._log, settings, self.outbox.note_durable)
-        # Segments that hold the only durable trace of calls an earlier life did not finish.
-        self._unrecovered = {call.segment_number for call in recovered.unfinished}
         for call in recovered.unfinished:
             self._log.write_finished(call.payload)
+            self._log.copied_from.add(call.segment_number)
 
     @classmethod
     def open(cls, directory: Path, settings: SpoolSettings) -> "Spool":
@@ -131,19 +130,22 @@ class Spool:
         REFUSALS.inc()
         raise SpoolFullError(why)
 
+    async def _durable(self) -> None:
+        await self._commit.durable()
+
     async def _evacuate(self, segment: Segment) -> None:
         """Copies what is still open in a segment to the end of the log. Raises SpoolFailedError."""
         moving = [call for call in self._open.values() if call.segment_number == segment.number]
-        if not moving and segment.number not in self._unrecovered:
+        if not moving and segment.number not in self._log.copied_from:
             return
         for call in moving:
             try:
                 self._log.write_started(call.payload)
-            except OSError:
-                break
+            except OSError as error:
+                raise SpoolFailedError(str(error)) from error
             call.segment_number = self._log.active_number
         await self._commit.durable()
-        self._unrecovered.clear()
+        self._log.copied_from.discard(segment.number)
 
     def _try_to_settle(self) -> None:
         """Makes the recovered records durable before anything else happens; later, if the disk is full."""
@@ -153,7 +155,7 @@ class Spool:
             with suppress(RuntimeError):  # Without a running loop, the first call wakes it.
                 self._commit.wake()
         else:
-            self._unrecovered.clear()
+            self._log.copied_from.clear()
 
     def _show_metrics(self) -> None:
         DEPTH.set_function(lambda: self.outbox.depth)
