@@ -8,7 +8,6 @@ What the package says of units that a usage does not count (seconds, pages, char
 a record does not tell (speed, route, kind of search) is not carried; `Catalogue.not_carried` lists it.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
@@ -54,7 +53,6 @@ _UNITS = {
 # The package lists free models without any price.
 _FREE = Rates({Unit.INPUT_TOKEN: Decimal(0), Unit.OUTPUT_TOKEN: Decimal(0)})
 
-log = logging.getLogger("tollgate.catalogue")
 
 PackagePrices = Mapping[str, Decimal | TieredPrices]
 
@@ -86,13 +84,19 @@ def read_catalogue() -> Catalogue:
     not_carried: list[NotCarried] = []
     for provider in providers:
         for model in provider.models:
-            left_out: dict[str, None] = {}
-            try:
-                versions += _versions(provider.id, model, left_out)
-            except _NotCarriedError as reason:
-                left_out[f"everything: {reason}"] = None
+            of_model, left_out = versions_of(provider.id, model)
+            versions += of_model
             not_carried += [NotCarried(provider.id, model.id, what) for what in left_out]
     return Catalogue(tuple(versions), tuple(not_carried))
+
+
+def versions_of(provider: str, model: ModelInfo) -> tuple[list[PriceVersion], list[str]]:
+    """The versions of one model, and what is not carried of it."""
+    left_out: dict[str, None] = {}
+    try:
+        return _versions(provider, model, left_out), list(left_out)
+    except _NotCarriedError as reason:
+        return [], [*left_out, f"everything: {reason}"]
 
 
 @lru_cache(maxsize=4096)
