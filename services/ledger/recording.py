@@ -1,7 +1,9 @@
 """Finished calls become priced records in the books."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from services.common.errors import DomainError
@@ -9,14 +11,16 @@ from services.ledger.batching import Batcher
 from services.ledger.metrics import BATCH_RECORDS, BATCH_SECONDS, RECORDS, WAITING_RECORDS
 from services.ledger.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError, price_call
-from services.ledger.records import Delivery, PricedRecord, Receipt, UsageRecord
-from services.ledger.storage.ingest import Ingest
+from services.ledger.records import Delivery, PricedRecord, Receipt, RecordResult, UsageRecord
+from services.ledger.storage.ingest import CannotStoreError, Ingest
 from services.ledger.storage.writer import DatabaseWriter
 
 # Pricing this many takes about as long as a short call may wait for its turn.
 RECORDS_AT_ONCE = 50
 # A record's cost is a BIGINT, like that of each of its lines.
 COST_PICO_MAX = 2**63 - 1
+
+log = logging.getLogger("tollgate.ledger.recording")
 
 
 class UsageRecorder:
@@ -65,10 +69,35 @@ class UsageRecorder:
         return receipt
 
     async def _write(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
-        receipt_time = self._clock()
         BATCH_RECORDS.observe(sum(len(delivery.received) for delivery in deliveries))
         with BATCH_SECONDS.time():
-            return await self._writer.run(lambda connection: self._ingest.record(connection, deliveries, receipt_time))
+            try:
+                return await self._write_at_once(deliveries)
+            except CannotStoreError as error:
+                log.warning("records are written one by one", extra={"error": str(error)})
+                return [await self._write_one_by_one(delivery) for delivery in deliveries]
+
+    async def _write_at_once(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
+        receipt_time = self._clock()
+        return await self._writer.run(lambda connection: self._ingest.record(connection, deliveries, receipt_time))
+
+    async def _write_one_by_one(self, delivery: Delivery) -> Receipt | DomainError:
+        """Sets aside the record that cannot be stored, and records its neighbours."""
+        results: list[RecordResult] = []
+        committed_sequence = 0
+        for index, received in enumerate(delivery.received):
+            single = replace(delivery, first_sequence=delivery.first_sequence + index, received=[received])
+            try:
+                (outcome,) = await self._write_at_once([single])
+            except CannotStoreError as error:
+                log.exception("a record cannot be stored", extra={"request_id": received.request_id})
+                received.record, received.problem = None, f"cannot be stored: {error}"
+                (outcome,) = await self._write_at_once([single])
+            if isinstance(outcome, DomainError):
+                return outcome
+            results += outcome.results
+            committed_sequence = outcome.committed_sequence
+        return Receipt(results, committed_sequence)
 
 
 def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:

@@ -85,12 +85,14 @@ def jsonb_field(value: object) -> bytes:
 
 @lru_cache(maxsize=8192)
 def numeric_field(value: Decimal | int) -> bytes:
-    """Any finite number, exactly."""
+    """Any finite number, exactly, without zeros at its end: equal numbers share one place in the cache."""
     sign, digits, exponent = Decimal(value).as_tuple()
     if not isinstance(exponent, int):
         raise ValueError(f"cannot store {value}")
     scale = max(0, -exponent)
     unscaled = int("".join(map(str, digits))) * 10 ** max(0, exponent)
+    while scale and unscaled % 10 == 0:
+        unscaled, scale = unscaled // 10, scale - 1
     # The decimals are filled up to whole groups of four, so that the point falls between two groups.
     fraction_groups = -(-scale // 4)
     unscaled *= 10 ** (fraction_groups * 4 - scale)

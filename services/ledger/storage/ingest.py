@@ -1,11 +1,13 @@
 """A batch of deliveries becomes part of the books: one transaction, from the producers' cursors to the balances."""
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
-from psycopg import Connection
+import psycopg
+from psycopg import Connection, errors
 
 from services.common.errors import DomainError
 from services.common.uuid7 import new_uuid7
@@ -19,6 +21,13 @@ from services.ledger.storage.partitions import Partitions
 from services.ledger.storage.usage import KeyOfRecord
 
 _NO_CHARGE = Charge(0, 0)
+# What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
+# our checks; should it, then one record must not hold up all that come after it.
+_CANNOT_STORE = (errors.DataError, errors.CheckViolation, struct.error, OverflowError, UnicodeError)
+
+
+class CannotStoreError(Exception):
+    """Something in a batch that passed our checks cannot be stored. Nothing of the batch was."""
 
 
 class Ingest:
@@ -33,13 +42,16 @@ class Ingest:
         """What became of each delivery, in their order.
 
         Raises what the database raises. Then nothing was recorded, or the answer to the commit was lost: doing the same
-        again is right in both cases.
+        again is right in both cases. Raises CannotStoreError when it is of no use.
         """
         try:
             self._partitions.ensure(connection, _days(deliveries))
             with connection.transaction():
                 return _Batch(connection, receipt_time).record(deliveries)
-        except Exception:
+        except _CANNOT_STORE as error:
+            self._partitions.forget()
+            raise CannotStoreError(str(error).partition("\n")[0]) from error
+        except psycopg.Error:
             self._partitions.forget()
             raise
 

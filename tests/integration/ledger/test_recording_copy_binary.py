@@ -1,0 +1,106 @@
+"""What is packed by hand is what PostgreSQL reads."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.ledger.storage import copy_binary
+from services.ledger.storage.copy_binary import FixedArray, FixedFields
+from tests.conftest import Database
+
+
+@pytest.fixture(scope="module")
+def connection(database: Database) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database.ledger_url, autocommit=True) as opened:
+        yield opened
+
+
+def stored(connection: psycopg.Connection, types: str, *fields: bytes) -> tuple[Any, ...]:
+    """One row of these types, as it comes back."""
+    columns = ", ".join(f"c{number} {name}" for number, name in enumerate(types.split()))
+    connection.execute(f"DROP TABLE IF EXISTS pg_temp.packed; CREATE TEMPORARY TABLE packed ({columns})".encode())
+    row = copy_binary.row_head(len(types.split())) + b"".join(fields)
+    with connection.cursor().copy("COPY pg_temp.packed FROM STDIN (FORMAT BINARY)") as copy:
+        copy.write(copy_binary.BEGIN + row + copy_binary.END)
+    found = connection.execute("SELECT * FROM pg_temp.packed").fetchone()
+    assert found is not None
+    return tuple(found)
+
+
+def test_values_of_fixed_width_come_back(connection: psycopg.Connection) -> None:
+    pack = FixedFields("bool", "int2", "int4", "int8", "date", "timestamptz", "uuid")
+    key = UUID("0199a000-0000-7000-8000-00000000000a")
+    day, moment = date(1999, 12, 31), datetime(2026, 3, 1, 12, 0, 0, 1, tzinfo=UTC)
+    microseconds = round(moment.timestamp() * 1_000_000)
+
+    packed = pack(
+        True,
+        -2,
+        -(2**31),
+        2**63 - 1,
+        copy_binary.date_value((day - date(1970, 1, 1)).days),
+        copy_binary.timestamp_value(microseconds),
+        copy_binary.uuid_bytes(str(key)),
+    )
+
+    types = "boolean smallint integer bigint date timestamptz uuid"
+    assert stored(connection, types, packed) == (True, -2, -(2**31), 2**63 - 1, day, moment, key)
+
+
+def test_values_of_any_width_come_back(connection: psycopg.Connection) -> None:
+    fields = (
+        copy_binary.text_field("größe"),
+        copy_binary.bytes_field(b"\0\xff"),
+        copy_binary.jsonb_field({"a": [1, "b"]}),
+        copy_binary.NULL,
+    )
+
+    assert stored(connection, "text bytea jsonb text", *fields) == ("größe", b"\0\xff", {"a": [1, "b"]}, None)
+
+
+@pytest.mark.parametrize("values", [[], [1], [1, -2, 3]])
+def test_arrays_come_back(connection: psycopg.Connection, values: list[int]) -> None:
+    booleans = [value > 0 for value in values]
+    fields = (
+        FixedArray("int2")(values),
+        FixedArray("int8")(values),
+        FixedArray("bool")(booleans),
+        copy_binary.numeric_array(tuple(map(Decimal, values))),
+    )
+
+    types = "smallint[] bigint[] boolean[] numeric[]"
+    assert stored(connection, types, *fields) == (values, values, booleans, values)
+
+
+@settings(max_examples=150, deadline=None)
+@given(number=st.one_of(st.integers(-(10**40), 10**40), st.decimals(allow_nan=False, allow_infinity=False, places=18)))
+def test_numbers_come_back_exactly(connection: psycopg.Connection, number: int | Decimal) -> None:
+    (found,) = stored(connection, "numeric", copy_binary.numeric_field(number))
+
+    assert found == number
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("0", "0"),
+        ("0.000", "0"),
+        ("1E+5", "100000"),
+        ("1E-18", "0.000000000000000001"),
+        ("0.00010000", "0.0001"),
+        ("9999.9999", "9999.9999"),
+        ("10000", "10000"),
+        ("-12345.6780", "-12345.678"),
+    ],
+)
+def test_numbers_are_stored_without_zeros_at_their_end(connection: psycopg.Connection, number: str, text: str) -> None:
+    (found,) = stored(connection, "numeric", copy_binary.numeric_field(Decimal(number)))
+
+    assert f"{found:f}" == text
