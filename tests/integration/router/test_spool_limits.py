@@ -206,13 +206,11 @@ async def test_what_a_failed_sync_left_on_disk_is_not_sent_twice(
     with monkeypatch.context() as disk:
         disk.setattr(os, "ftruncate", cannot)
         records += await record_calls(spool, 30)
-    read = await read_records(spool)
     spool.close()
-    (tmp_path / "0" / "cursor").unlink()
 
     reopened = Spool.open(tmp_path, SMALL)
 
-    assert read == records
+    assert len(segment_paths(tmp_path)) == 2
     assert await read_records(reopened) == records
     reopened.close()
 
