@@ -15,6 +15,7 @@ class Kind(Enum):
 TABLES = {
     # accounts
     "organization": Kind.TENANT,
+    "organization_plan": Kind.TENANT,
     "project": Kind.TENANT,
     "provider_key": Kind.TENANT,
     "audit_log": Kind.TENANT,

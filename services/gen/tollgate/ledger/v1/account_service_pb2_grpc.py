@@ -27,6 +27,11 @@ if _version_not_supported:
 
 class AccountServiceStub:
     """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when.
+
+    Lists are newest first. Their parameters are text, so that a wrong one is refused with the documented error: every
+    list fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` for a filter that names what is
+    not the caller's, in the same words whether it exists or not. An id in a path that is not the caller's is
+    `NOT_FOUND`, also in the same words. A change that changes nothing succeeds and leaves no trace.
     """
 
     def __init__(self, channel):
@@ -40,15 +45,60 @@ class AccountServiceStub:
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateOrganizationRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateOrganizationResponse.FromString,
                 _registered_method=True)
+        self.GetOrganization = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/GetOrganization',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetOrganizationRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetOrganizationResponse.FromString,
+                _registered_method=True)
+        self.ListOrganizations = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/ListOrganizations',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListOrganizationsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListOrganizationsResponse.FromString,
+                _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/UpdateOrganization',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateOrganizationResponse.FromString,
+                _registered_method=True)
         self.CreateProject = channel.unary_unary(
                 '/tollgate.ledger.v1.AccountService/CreateProject',
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateProjectRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateProjectResponse.FromString,
                 _registered_method=True)
+        self.GetProject = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/GetProject',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetProjectRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetProjectResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/ListProjects',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
+        self.UpdateProject = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/UpdateProject',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateProjectRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateProjectResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/tollgate.ledger.v1.AccountService/CreateApiKey',
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateApiKeyResponse.FromString,
+                _registered_method=True)
+        self.GetApiKey = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/GetApiKey',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetApiKeyRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetApiKeyResponse.FromString,
+                _registered_method=True)
+        self.ListApiKeys = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/ListApiKeys',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListApiKeysRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListApiKeysResponse.FromString,
+                _registered_method=True)
+        self.UpdateApiKey = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/UpdateApiKey',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.FromString,
                 _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/tollgate.ledger.v1.AccountService/RevokeApiKey',
@@ -60,14 +110,62 @@ class AccountServiceStub:
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.SetProviderKeyRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.SetProviderKeyResponse.FromString,
                 _registered_method=True)
+        self.ListProviderKeys = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/ListProviderKeys',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProviderKeysRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProviderKeysResponse.FromString,
+                _registered_method=True)
+        self.DeleteProviderKey = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/DeleteProviderKey',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.DeleteProviderKeyRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.DeleteProviderKeyResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/tollgate.ledger.v1.AccountService/ListAuditEntries',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
     """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when.
+
+    Lists are newest first. Their parameters are text, so that a wrong one is refused with the documented error: every
+    list fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` for a filter that names what is
+    not the caller's, in the same words whether it exists or not. An id in a path that is not the caller's is
+    `NOT_FOUND`, also in the same words. A change that changes nothing succeeds and leaves no trace.
     """
 
     def CreateOrganization(self, request, context):
         """Creates an organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOrganization(self, request, context):
+        """Shows an organization.
+
+        Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrganizations(self, request, context):
+        """Lists all organizations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganization(self, request, context):
+        """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
+        every answer, from the moment this returns.
+
+        Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
+        anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
+        retention does not go with the plan.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,11 +181,71 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProject(self, request, context):
+        """Shows a project. A project key may read its own.
+
+        Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Lists the projects of an organization, archived ones included. A project key sees its own.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProject(self, request, context):
+        """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
+        second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+
+        Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
+        `INVALID_REQUEST` when nothing is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """Creates an API key and shows it, this once.
 
-        Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
-        organization or project.
+        Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
+        has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+        is archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetApiKey(self, request, context):
+        """Shows what is known of an API key. A project key may read itself.
+
+        Fails with `NOT_FOUND` when there is no such key, or it is not the caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApiKeys(self, request, context):
+        """Lists API keys, ended ones included. A project key sees itself.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateApiKey(self, request, context):
+        """Changes an API key; what is left out stays as it is. Holds for model calls within one second. How far a key reaches
+        never changes, and its end only moves closer: for anything else there is a new key.
+
+        Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
+        caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+        `expire_time` is past or later than before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +269,35 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProviderKeys(self, request, context):
+        """Lists the providers for which an organization has a key of its own, never the keys. One that is set again counts as
+        new.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProviderKey(self, request, context):
+        """Forgets the organization's own key for a provider. Within one second no model call uses it any more.
+
+        Fails with `NOT_FOUND` when the organization has none for this provider, or there is no such organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEntries(self, request, context):
+        """Lists what was changed, by whom and when. An organization sees what was done to it, by operators too; operators see
+        that of one organization or of all, and then what belongs to no organization as well.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -119,15 +306,60 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateOrganizationRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateOrganizationResponse.SerializeToString,
             ),
+            'GetOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOrganization,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetOrganizationRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetOrganizationResponse.SerializeToString,
+            ),
+            'ListOrganizations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrganizations,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListOrganizationsRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListOrganizationsResponse.SerializeToString,
+            ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateOrganizationResponse.SerializeToString,
+            ),
             'CreateProject': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateProject,
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateProjectRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateProjectResponse.SerializeToString,
             ),
+            'GetProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProject,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetProjectRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetProjectResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProjectsRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'UpdateProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProject,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateProjectRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateProjectResponse.SerializeToString,
+            ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateApiKeyResponse.SerializeToString,
+            ),
+            'GetApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetApiKey,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetApiKeyRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetApiKeyResponse.SerializeToString,
+            ),
+            'ListApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApiKeys,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListApiKeysRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListApiKeysResponse.SerializeToString,
+            ),
+            'UpdateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateApiKey,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.SerializeToString,
             ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
@@ -139,6 +371,21 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.SetProviderKeyRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.SetProviderKeyResponse.SerializeToString,
             ),
+            'ListProviderKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviderKeys,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProviderKeysRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProviderKeysResponse.SerializeToString,
+            ),
+            'DeleteProviderKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProviderKey,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.DeleteProviderKeyRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.DeleteProviderKeyResponse.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tollgate.ledger.v1.AccountService', rpc_method_handlers)
@@ -149,6 +396,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
     """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when.
+
+    Lists are newest first. Their parameters are text, so that a wrong one is refused with the documented error: every
+    list fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` for a filter that names what is
+    not the caller's, in the same words whether it exists or not. An id in a path that is not the caller's is
+    `NOT_FOUND`, also in the same words. A change that changes nothing succeeds and leaves no trace.
     """
 
     @staticmethod
@@ -168,6 +420,87 @@ class AccountService:
             '/tollgate.ledger.v1.AccountService/CreateOrganization',
             tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateOrganizationRequest.SerializeToString,
             tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/GetOrganization',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetOrganizationRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetOrganizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrganizations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/ListOrganizations',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListOrganizationsRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListOrganizationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/UpdateOrganization',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateOrganizationRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateOrganizationResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -206,6 +539,87 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def GetProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/GetProject',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetProjectRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/ListProjects',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProjectsRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/UpdateProject',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateProjectRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateApiKey(request,
             target,
             options=(),
@@ -222,6 +636,87 @@ class AccountService:
             '/tollgate.ledger.v1.AccountService/CreateApiKey',
             tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateApiKeyRequest.SerializeToString,
             tollgate_dot_ledger_dot_v1_dot_account__service__pb2.CreateApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/GetApiKey',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetApiKeyRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.GetApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/ListApiKeys',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListApiKeysRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/UpdateApiKey',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateApiKeyRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.UpdateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -276,6 +771,87 @@ class AccountService:
             '/tollgate.ledger.v1.AccountService/SetProviderKey',
             tollgate_dot_ledger_dot_v1_dot_account__service__pb2.SetProviderKeyRequest.SerializeToString,
             tollgate_dot_ledger_dot_v1_dot_account__service__pb2.SetProviderKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviderKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/ListProviderKeys',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProviderKeysRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListProviderKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProviderKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/DeleteProviderKey',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.DeleteProviderKeyRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.DeleteProviderKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.AccountService/ListAuditEntries',
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_account__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

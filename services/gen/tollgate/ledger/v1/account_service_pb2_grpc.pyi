@@ -27,7 +27,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when."""
+    """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when.
+
+    Lists are newest first. Their parameters are text, so that a wrong one is refused with the documented error: every
+    list fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` for a filter that names what is
+    not the caller's, in the same words whether it exists or not. An id in a path that is not the caller's is
+    `NOT_FOUND`, also in the same words. A change that changes nothing succeeds and leaves no trace.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,17 +41,68 @@ class AccountServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AccountServiceAsyncStub: ...
     CreateOrganization: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateOrganizationRequest, _account_service_pb2.CreateOrganizationResponse]
     """Creates an organization."""
+    GetOrganization: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetOrganizationRequest, _account_service_pb2.GetOrganizationResponse]
+    """Shows an organization.
+
+    Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's.
+    """
+    ListOrganizations: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListOrganizationsRequest, _account_service_pb2.ListOrganizationsResponse]
+    """Lists all organizations."""
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateOrganizationRequest, _account_service_pb2.UpdateOrganizationResponse]
+    """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
+    every answer, from the moment this returns.
+
+    Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
+    anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
+    retention does not go with the plan.
+    """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateProjectRequest, _account_service_pb2.CreateProjectResponse]
     """Creates a project.
 
     Fails with `ALREADY_EXISTS` when the organization has a project of this id, with `NOT_FOUND` when there is no such
     organization.
     """
+    GetProject: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetProjectRequest, _account_service_pb2.GetProjectResponse]
+    """Shows a project. A project key may read its own.
+
+    Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's.
+    """
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListProjectsRequest, _account_service_pb2.ListProjectsResponse]
+    """Lists the projects of an organization, archived ones included. A project key sees its own.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
+    UpdateProject: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateProjectRequest, _account_service_pb2.UpdateProjectResponse]
+    """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
+    second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+
+    Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
+    `INVALID_REQUEST` when nothing is named.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
     """Creates an API key and shows it, this once.
 
-    Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
-    organization or project.
+    Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
+    has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+    is archived.
+    """
+    GetApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]
+    """Shows what is known of an API key. A project key may read itself.
+
+    Fails with `NOT_FOUND` when there is no such key, or it is not the caller's.
+    """
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]
+    """Lists API keys, ended ones included. A project key sees itself.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
+    UpdateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateApiKeyRequest, _account_service_pb2.UpdateApiKeyResponse]
+    """Changes an API key; what is left out stays as it is. Holds for model calls within one second. How far a key reaches
+    never changes, and its end only moves closer: for anything else there is a new key.
+
+    Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
+    caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+    `expire_time` is past or later than before.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
     """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing.
@@ -57,25 +114,99 @@ class AccountServiceStub:
 
     Fails with `NOT_FOUND` when there is no such organization.
     """
+    ListProviderKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListProviderKeysRequest, _account_service_pb2.ListProviderKeysResponse]
+    """Lists the providers for which an organization has a key of its own, never the keys. One that is set again counts as
+    new.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
+    DeleteProviderKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeleteProviderKeyRequest, _account_service_pb2.DeleteProviderKeyResponse]
+    """Forgets the organization's own key for a provider. Within one second no model call uses it any more.
+
+    Fails with `NOT_FOUND` when the organization has none for this provider, or there is no such organization.
+    """
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAuditEntriesRequest, _account_service_pb2.ListAuditEntriesResponse]
+    """Lists what was changed, by whom and when. An organization sees what was done to it, by operators too; operators see
+    that of one organization or of all, and then what belongs to no organization as well.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
-    """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when."""
+    """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when.
+
+    Lists are newest first. Their parameters are text, so that a wrong one is refused with the documented error: every
+    list fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` for a filter that names what is
+    not the caller's, in the same words whether it exists or not. An id in a path that is not the caller's is
+    `NOT_FOUND`, also in the same words. A change that changes nothing succeeds and leaves no trace.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrganization: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateOrganizationRequest, _account_service_pb2.CreateOrganizationResponse]  # type: ignore[assignment]
     """Creates an organization."""
+    GetOrganization: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetOrganizationRequest, _account_service_pb2.GetOrganizationResponse]  # type: ignore[assignment]
+    """Shows an organization.
+
+    Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's.
+    """
+    ListOrganizations: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListOrganizationsRequest, _account_service_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
+    """Lists all organizations."""
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateOrganizationRequest, _account_service_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
+    """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
+    every answer, from the moment this returns.
+
+    Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
+    anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
+    retention does not go with the plan.
+    """
     CreateProject: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateProjectRequest, _account_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
     """Creates a project.
 
     Fails with `ALREADY_EXISTS` when the organization has a project of this id, with `NOT_FOUND` when there is no such
     organization.
     """
+    GetProject: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetProjectRequest, _account_service_pb2.GetProjectResponse]  # type: ignore[assignment]
+    """Shows a project. A project key may read its own.
+
+    Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's.
+    """
+    ListProjects: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListProjectsRequest, _account_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    """Lists the projects of an organization, archived ones included. A project key sees its own.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
+    UpdateProject: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateProjectRequest, _account_service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
+    """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
+    second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+
+    Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
+    `INVALID_REQUEST` when nothing is named.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key and shows it, this once.
 
-    Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
-    organization or project.
+    Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
+    has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+    is archived.
+    """
+    GetApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
+    """Shows what is known of an API key. A project key may read itself.
+
+    Fails with `NOT_FOUND` when there is no such key, or it is not the caller's.
+    """
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists API keys, ended ones included. A project key sees itself.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
+    UpdateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateApiKeyRequest, _account_service_pb2.UpdateApiKeyResponse]  # type: ignore[assignment]
+    """Changes an API key; what is left out stays as it is. Holds for model calls within one second. How far a key reaches
+    never changes, and its end only moves closer: for anything else there is a new key.
+
+    Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
+    caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+    `expire_time` is past or later than before.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends an API key. Within one second no service accepts it any more. Repeating it changes nothing.
@@ -87,9 +218,32 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
     Fails with `NOT_FOUND` when there is no such organization.
     """
+    ListProviderKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListProviderKeysRequest, _account_service_pb2.ListProviderKeysResponse]  # type: ignore[assignment]
+    """Lists the providers for which an organization has a key of its own, never the keys. One that is set again counts as
+    new.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
+    DeleteProviderKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteProviderKeyRequest, _account_service_pb2.DeleteProviderKeyResponse]  # type: ignore[assignment]
+    """Forgets the organization's own key for a provider. Within one second no model call uses it any more.
+
+    Fails with `NOT_FOUND` when the organization has none for this provider, or there is no such organization.
+    """
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAuditEntriesRequest, _account_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """Lists what was changed, by whom and when. An organization sees what was done to it, by operators too; operators see
+    that of one organization or of all, and then what belongs to no organization as well.
+
+    Fails with `NOT_FOUND` when there is no such organization.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when."""
+    """Keeps organizations, projects and keys. Every change is in the audit log with who made it and when.
+
+    Lists are newest first. Their parameters are text, so that a wrong one is refused with the documented error: every
+    list fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` for a filter that names what is
+    not the caller's, in the same words whether it exists or not. An id in a path that is not the caller's is
+    `NOT_FOUND`, also in the same words. A change that changes nothing succeeds and leaves no trace.
+    """
 
     @_abc_1.abstractmethod
     def CreateOrganization(
@@ -98,6 +252,39 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CreateOrganizationResponse, _abc.Awaitable[_account_service_pb2.CreateOrganizationResponse]]:
         """Creates an organization."""
+
+    @_abc_1.abstractmethod
+    def GetOrganization(
+        self,
+        request: _account_service_pb2.GetOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.GetOrganizationResponse, _abc.Awaitable[_account_service_pb2.GetOrganizationResponse]]:
+        """Shows an organization.
+
+        Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOrganizations(
+        self,
+        request: _account_service_pb2.ListOrganizationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListOrganizationsResponse, _abc.Awaitable[_account_service_pb2.ListOrganizationsResponse]]:
+        """Lists all organizations."""
+
+    @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _account_service_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateOrganizationResponse, _abc.Awaitable[_account_service_pb2.UpdateOrganizationResponse]]:
+        """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
+        every answer, from the moment this returns.
+
+        Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
+        anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
+        retention does not go with the plan.
+        """
 
     @_abc_1.abstractmethod
     def CreateProject(
@@ -112,6 +299,41 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetProject(
+        self,
+        request: _account_service_pb2.GetProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.GetProjectResponse, _abc.Awaitable[_account_service_pb2.GetProjectResponse]]:
+        """Shows a project. A project key may read its own.
+
+        Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProjects(
+        self,
+        request: _account_service_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListProjectsResponse, _abc.Awaitable[_account_service_pb2.ListProjectsResponse]]:
+        """Lists the projects of an organization, archived ones included. A project key sees its own.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateProject(
+        self,
+        request: _account_service_pb2.UpdateProjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateProjectResponse, _abc.Awaitable[_account_service_pb2.UpdateProjectResponse]]:
+        """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
+        second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+
+        Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
+        `INVALID_REQUEST` when nothing is named.
+        """
+
+    @_abc_1.abstractmethod
     def CreateApiKey(
         self,
         request: _account_service_pb2.CreateApiKeyRequest,
@@ -119,8 +341,45 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_account_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_account_service_pb2.CreateApiKeyResponse]]:
         """Creates an API key and shows it, this once.
 
-        Fails with `PERMISSION_DENIED` when it would reach further than the caller's, with `NOT_FOUND` when there is no such
-        organization or project.
+        Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
+        has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+        is archived.
+        """
+
+    @_abc_1.abstractmethod
+    def GetApiKey(
+        self,
+        request: _account_service_pb2.GetApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.GetApiKeyResponse, _abc.Awaitable[_account_service_pb2.GetApiKeyResponse]]:
+        """Shows what is known of an API key. A project key may read itself.
+
+        Fails with `NOT_FOUND` when there is no such key, or it is not the caller's.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _account_service_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListApiKeysResponse, _abc.Awaitable[_account_service_pb2.ListApiKeysResponse]]:
+        """Lists API keys, ended ones included. A project key sees itself.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateApiKey(
+        self,
+        request: _account_service_pb2.UpdateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateApiKeyResponse, _abc.Awaitable[_account_service_pb2.UpdateApiKeyResponse]]:
+        """Changes an API key; what is left out stays as it is. Holds for model calls within one second. How far a key reaches
+        never changes, and its end only moves closer: for anything else there is a new key.
+
+        Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
+        caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+        `expire_time` is past or later than before.
         """
 
     @_abc_1.abstractmethod
@@ -141,6 +400,41 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.SetProviderKeyResponse, _abc.Awaitable[_account_service_pb2.SetProviderKeyResponse]]:
         """Sets the organization's own key for a provider, replacing an earlier one. It is stored sealed and never shown.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProviderKeys(
+        self,
+        request: _account_service_pb2.ListProviderKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListProviderKeysResponse, _abc.Awaitable[_account_service_pb2.ListProviderKeysResponse]]:
+        """Lists the providers for which an organization has a key of its own, never the keys. One that is set again counts as
+        new.
+
+        Fails with `NOT_FOUND` when there is no such organization.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteProviderKey(
+        self,
+        request: _account_service_pb2.DeleteProviderKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.DeleteProviderKeyResponse, _abc.Awaitable[_account_service_pb2.DeleteProviderKeyResponse]]:
+        """Forgets the organization's own key for a provider. Within one second no model call uses it any more.
+
+        Fails with `NOT_FOUND` when the organization has none for this provider, or there is no such organization.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _account_service_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_account_service_pb2.ListAuditEntriesResponse]]:
+        """Lists what was changed, by whom and when. An organization sees what was done to it, by operators too; operators see
+        that of one organization or of all, and then what belongs to no organization as well.
 
         Fails with `NOT_FOUND` when there is no such organization.
         """

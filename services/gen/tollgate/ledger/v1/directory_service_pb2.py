@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollgate.access.v1 import access_pb2 as tollgate_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollgate/ledger/v1/directory_service.proto\x12\x12tollgate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollgate/access/v1/access.proto\"9\n\x11ResolveKeyRequest\x12\x10\n\x08key_hash\x18\x01 \x01(\x0c\x12\x12\n\nproject_id\x18\x02 \x01(\t\"<\n\x11SealedProviderKey\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x15\n\rsealed_secret\x18\x02 \x01(\x0c\"\xec\x02\n\x12ResolveKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12(\n\x05scope\x18\x02 \x01(\x0e\x32\x19.tollgate.access.v1.Scope\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0forganization_id\x18\x05 \x01(\t\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x35\n\x0cproject_mode\x18\x07 \x01(\x0e\x32\x1f.tollgate.ledger.v1.ProjectMode\x12\x18\n\x10payload_retained\x18\x08 \x01(\x08\x12<\n\rprovider_keys\x18\t \x03(\x0b\x32%.tollgate.ledger.v1.SealedProviderKey\x12\x18\n\x10\x63redit_available\x18\n \x01(\x08*y\n\x0bProjectMode\x12\x1c\n\x18PROJECT_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14PROJECT_MODE_CREDITS\x10\x01\x12\x19\n\x15PROJECT_MODE_OWN_KEYS\x10\x02\x12\x17\n\x13PROJECT_MODE_HYBRID\x10\x03\x32w\n\x10\x44irectoryService\x12\x63\n\nResolveKey\x12%.tollgate.ledger.v1.ResolveKeyRequest\x1a&.tollgate.ledger.v1.ResolveKeyResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollgate/ledger/v1/directory_service.proto\x12\x12tollgate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollgate/access/v1/access.proto\"S\n\rSpendingLimit\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\x12\x32\n\x06period\x18\x02 \x01(\x0e\x32\".tollgate.ledger.v1.SpendingPeriod\"9\n\x11ResolveKeyRequest\x12\x10\n\x08key_hash\x18\x01 \x01(\x0c\x12\x12\n\nproject_id\x18\x02 \x01(\t\"<\n\x11SealedProviderKey\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x15\n\rsealed_secret\x18\x02 \x01(\x0c\"\xa7\x03\n\x12ResolveKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12(\n\x05scope\x18\x02 \x01(\x0e\x32\x19.tollgate.access.v1.Scope\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0forganization_id\x18\x05 \x01(\t\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x35\n\x0cproject_mode\x18\x07 \x01(\x0e\x32\x1f.tollgate.ledger.v1.ProjectMode\x12\x18\n\x10payload_retained\x18\x08 \x01(\x08\x12<\n\rprovider_keys\x18\t \x03(\x0b\x32%.tollgate.ledger.v1.SealedProviderKey\x12\x18\n\x10\x63redit_available\x18\n \x01(\x08\x12\x39\n\x0espending_limit\x18\x0b \x01(\x0b\x32!.tollgate.ledger.v1.SpendingLimit*y\n\x0bProjectMode\x12\x1c\n\x18PROJECT_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14PROJECT_MODE_CREDITS\x10\x01\x12\x19\n\x15PROJECT_MODE_OWN_KEYS\x10\x02\x12\x17\n\x13PROJECT_MODE_HYBRID\x10\x03*\x80\x01\n\x0eSpendingPeriod\x12\x1f\n\x1bSPENDING_PERIOD_UNSPECIFIED\x10\x00\x12\x17\n\x13SPENDING_PERIOD_DAY\x10\x01\x12\x19\n\x15SPENDING_PERIOD_MONTH\x10\x02\x12\x19\n\x15SPENDING_PERIOD_TOTAL\x10\x03\x32w\n\x10\x44irectoryService\x12\x63\n\nResolveKey\x12%.tollgate.ledger.v1.ResolveKeyRequest\x1a&.tollgate.ledger.v1.ResolveKeyResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveKey']._loaded_options = None
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveKey']._serialized_options = b'\212\265\030\002\010\001'
-  _globals['_PROJECTMODE']._serialized_start=620
-  _globals['_PROJECTMODE']._serialized_end=741
-  _globals['_RESOLVEKEYREQUEST']._serialized_start=132
-  _globals['_RESOLVEKEYREQUEST']._serialized_end=189
-  _globals['_SEALEDPROVIDERKEY']._serialized_start=191
-  _globals['_SEALEDPROVIDERKEY']._serialized_end=251
-  _globals['_RESOLVEKEYRESPONSE']._serialized_start=254
-  _globals['_RESOLVEKEYRESPONSE']._serialized_end=618
-  _globals['_DIRECTORYSERVICE']._serialized_start=743
-  _globals['_DIRECTORYSERVICE']._serialized_end=862
+  _globals['_PROJECTMODE']._serialized_start=764
+  _globals['_PROJECTMODE']._serialized_end=885
+  _globals['_SPENDINGPERIOD']._serialized_start=888
+  _globals['_SPENDINGPERIOD']._serialized_end=1016
+  _globals['_SPENDINGLIMIT']._serialized_start=132
+  _globals['_SPENDINGLIMIT']._serialized_end=215
+  _globals['_RESOLVEKEYREQUEST']._serialized_start=217
+  _globals['_RESOLVEKEYREQUEST']._serialized_end=274
+  _globals['_SEALEDPROVIDERKEY']._serialized_start=276
+  _globals['_SEALEDPROVIDERKEY']._serialized_end=336
+  _globals['_RESOLVEKEYRESPONSE']._serialized_start=339
+  _globals['_RESOLVEKEYRESPONSE']._serialized_end=762
+  _globals['_DIRECTORYSERVICE']._serialized_start=1018
+  _globals['_DIRECTORYSERVICE']._serialized_end=1137
 # @@protoc_insertion_point(module_scope)

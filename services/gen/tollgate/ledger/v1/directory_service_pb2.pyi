@@ -49,6 +49,60 @@ PROJECT_MODE_HYBRID: ProjectMode.ValueType  # 3
 """With an own key where there is one, else from credits."""
 Global___ProjectMode: _TypeAlias = ProjectMode  # noqa: Y015
 
+class _SpendingPeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpendingPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SpendingPeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPENDING_PERIOD_UNSPECIFIED: _SpendingPeriod.ValueType  # 0
+    """Never valid."""
+    SPENDING_PERIOD_DAY: _SpendingPeriod.ValueType  # 1
+    """Each calendar day in UTC."""
+    SPENDING_PERIOD_MONTH: _SpendingPeriod.ValueType  # 2
+    """Each calendar month in UTC."""
+    SPENDING_PERIOD_TOTAL: _SpendingPeriod.ValueType  # 3
+    """Once, over the whole life of the key."""
+
+class SpendingPeriod(_SpendingPeriod, metaclass=_SpendingPeriodEnumTypeWrapper):
+    """How often a key may spend its limit anew."""
+
+SPENDING_PERIOD_UNSPECIFIED: SpendingPeriod.ValueType  # 0
+"""Never valid."""
+SPENDING_PERIOD_DAY: SpendingPeriod.ValueType  # 1
+"""Each calendar day in UTC."""
+SPENDING_PERIOD_MONTH: SpendingPeriod.ValueType  # 2
+"""Each calendar month in UTC."""
+SPENDING_PERIOD_TOTAL: SpendingPeriod.ValueType  # 3
+"""Once, over the whole life of the key."""
+Global___SpendingPeriod: _TypeAlias = SpendingPeriod  # noqa: Y015
+
+@_typing.final
+class SpendingLimit(_message.Message):
+    """How much credit a key may spend in a period. Calls that an own provider key pays for cost no credit, and do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    amount: _builtins.str
+    """USD, a decimal string from 0 to 9,000,000 with at most 12 decimals. "0" lets the key spend nothing."""
+    period: Global___SpendingPeriod.ValueType
+    """The period in which it may spend so much."""
+    def __init__(
+        self,
+        *,
+        amount: _builtins.str = ...,
+        period: Global___SpendingPeriod.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendingLimit: _TypeAlias = SpendingLimit  # noqa: Y015
+
 @_typing.final
 class ResolveKeyRequest(_message.Message):
     """Names a key, and the project its bearer wants to call for."""
@@ -117,6 +171,7 @@ class ResolveKeyResponse(_message.Message):
     PAYLOAD_RETAINED_FIELD_NUMBER: _builtins.int
     PROVIDER_KEYS_FIELD_NUMBER: _builtins.int
     CREDIT_AVAILABLE_FIELD_NUMBER: _builtins.int
+    SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
     api_key_id: _builtins.str
     """The key's id. UUID."""
     scope: _access_pb2.Scope.ValueType
@@ -141,6 +196,10 @@ class ResolveKeyResponse(_message.Message):
     def provider_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedProviderKey]:
         """The organization's own provider keys, where the project's mode uses them."""
 
+    @_builtins.property
+    def spending_limit(self) -> Global___SpendingLimit:
+        """How much credit this key may spend. Absent when it may spend all its organization has."""
+
     def __init__(
         self,
         *,
@@ -154,10 +213,11 @@ class ResolveKeyResponse(_message.Message):
         payload_retained: _builtins.bool = ...,
         provider_keys: _abc.Iterable[Global___SealedProviderKey] | None = ...,
         credit_available: _builtins.bool = ...,
+        spending_limit: Global___SpendingLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "credit_available", b"credit_available", "expire_time", b"expire_time", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "project_id", b"project_id", "project_mode", b"project_mode", "provider_keys", b"provider_keys", "read_only", b"read_only", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "credit_available", b"credit_available", "expire_time", b"expire_time", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "project_id", b"project_id", "project_mode", b"project_mode", "provider_keys", b"provider_keys", "read_only", b"read_only", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

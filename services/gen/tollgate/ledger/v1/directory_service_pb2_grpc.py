@@ -52,7 +52,7 @@ class DirectoryServiceServicer:
         """Says what the bearer of a key may do.
 
         Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
-        project of the id named.
+        project of the id named, or that project is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,7 +39,7 @@ class DirectoryServiceStub:
     """Says what the bearer of a key may do.
 
     Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
-    project of the id named.
+    project of the id named, or that project is archived.
     """
 
 @_typing.type_check_only
@@ -53,7 +53,7 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     """Says what the bearer of a key may do.
 
     Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
-    project of the id named.
+    project of the id named, or that project is archived.
     """
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -70,7 +70,7 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says what the bearer of a key may do.
 
         Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
-        project of the id named.
+        project of the id named, or that project is archived.
         """
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
