@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter as Tally
+from contextlib import suppress
 from typing import cast
 
 import grpc
@@ -54,9 +55,9 @@ class Sender:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._drain(), drain_seconds)
-        except TimeoutError:
+        if self._outbox.depth:
             log.warning("stopped with %d records unsent; they stay in the spool", self._outbox.depth)
 
     async def _run(self) -> None:

@@ -49,6 +49,7 @@ class Spool:
         self._settings = settings
         self._open: dict[str, _OpenCall] = {}
         self._reserved_bytes = 0
+        self._is_closed = False
         self._log = Log(slot.directory, slot.next_epoch(), settings, recovered.segments)
         self.outbox = Outbox(self._log, slot, recovered.unsent_count, self._durable, self._evacuate)
         self._commit = GroupCommit(self._log, settings, self.outbox.note_durable)
@@ -111,7 +112,13 @@ class Spool:
         await self._commit.durable()
 
     def close(self) -> None:
-        """Syncs what is left and gives the slot back. Calls that are still open will be recovered by the next life."""
+        """Syncs what is left and gives the slot back. Calls that are still open will be recovered by the next life.
+
+        Closing again does nothing.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._commit.close()
         self._log.close()
         self._slot.release()
