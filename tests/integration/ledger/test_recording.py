@@ -19,7 +19,7 @@ from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from tests.conftest import Database
-from tests.integration.ledger.usage_builders import (
+from tests.usage_builders import (
     COST_PICO,
     Books,
     Recorder,
