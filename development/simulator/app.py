@@ -59,7 +59,8 @@ async def _answer(protocol: HTTPProtocol, wire_format: Any, instance: str) -> No
     elif behaviour.streamed:
         await _stream(protocol, wire_format, behaviour)
     elif "break_after" in behaviour.directives:
-        protocol.response_stream(200, [*_JSON, ("content-length", _NEVER_REACHED_BYTES)])
+        transport = protocol.response_stream(200, [*_JSON, ("content-length", _NEVER_REACHED_BYTES)])
+        await transport.send_bytes(wire_format.whole(behaviour))
     else:
         protocol.response_bytes(200, _JSON, wire_format.whole(behaviour))
 

@@ -9,6 +9,7 @@ from granian.server.mp import MPServer
 
 from services.common.settings import SettingError
 from services.router.settings import Settings
+from services.router.spool.slot import Slot
 
 # What a worker may take beyond its drain time, to send and close, before it is killed.
 _STOP_SECONDS = 10
@@ -21,6 +22,8 @@ def main() -> int:
         settings = Settings.read()
         for address in (settings.http_address, settings.grpc.listen_address, settings.metrics_address):
             require_free(address)
+        # Tried here too, where what is wrong can still be said in one line.
+        Slot.take(settings.spool_directory).release()
     except SettingError as error:
         print(f"router: {error}", file=sys.stderr)
         return 2

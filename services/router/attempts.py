@@ -81,7 +81,9 @@ class Attempts:
     ) -> WholeCompletion | OpenStream:
         upstream = self._upstreams[planned.candidate.provider]
         body = request.body_for(planned.candidate.upstream_model)
-        answer = await upstream.create_chat_completion(body, self._api_key(upstream, planned, grant))
+        answer = await upstream.create_chat_completion(
+            body, self._api_key(upstream, planned, grant), streamed=request.streamed
+        )
         is_handed_on = False
         try:
             if not 200 <= answer.status < 300:

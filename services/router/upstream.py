@@ -79,16 +79,19 @@ class Upstream:
         """False after several failures in a row, until the provider answers again."""
         return self._failures_in_a_row < _FAILURES_UNTIL_UNWELL
 
-    async def create_chat_completion(self, body: bytes, api_key: str) -> UpstreamAnswer:
+    async def create_chat_completion(self, body: bytes, api_key: str, *, streamed: bool) -> UpstreamAnswer:
         """Sends a call and waits for the head of its answer, whatever its status. Raises UpstreamError."""
-        request = (
+        builder = (
             self._client.post(self._chat_url)
             .header("authorization", f"Bearer {api_key}", is_sensitive=True)
             .header("content-type", "application/json")
             .header("accept-encoding", "identity")
             .body_bytes(body)
-            .build_streamed()
         )
+        if streamed:
+            # Or the first bytes would wait for more of them, up to the limit.
+            builder = builder.streamed_read_buffer_limit(0)
+        request = builder.build_streamed()
         try:
             response = await request.__aenter__()
         except RequestError as error:

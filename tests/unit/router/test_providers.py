@@ -30,7 +30,11 @@ def read(tmp_path: Path, text: str) -> tuple[Provider, ...]:
 def test_a_provider_has_its_key_its_times_and_its_models(tmp_path: Path) -> None:
     (provider,) = read(tmp_path, GOOD)
 
-    assert (provider.name, provider.base_url, provider.api_key) == ("openai", "https://api.openai.com/v1", "sk-platform")
+    assert (provider.name, provider.base_url, provider.api_key) == (
+        "openai",
+        "https://api.openai.com/v1",
+        "sk-platform",
+    )
     assert (provider.connect_timeout_seconds, provider.drains) == (5, True)
     assert provider.candidates == (
         Candidate("openai", "gpt-4o", "gpt-4o-2024-08-06"),
@@ -60,7 +64,9 @@ def test_the_platform_s_key_is_in_no_log(tmp_path: Path) -> None:
         pytest.param(GOOD.replace('name = "openai"', 'name = "Open AI"'), "name must match", id="a name with spaces"),
         pytest.param(GOOD.partition("[providers.models]")[0], "models must map", id="no models"),
         pytest.param(GOOD.replace("16384", "0"), "output_tokens_max", id="no room for an answer"),
-        pytest.param(GOOD.replace("[providers.m", "idle_timeout_seconds = 0\n[providers.m"), "idle_timeout", id="no time"),
+        pytest.param(
+            GOOD.replace("[providers.m", "idle_timeout_seconds = 0\n[providers.m"), "idle_timeout", id="no time"
+        ),
     ],
 )
 def test_what_is_wrong_with_the_file_is_one_line(tmp_path: Path, text: str, said: str) -> None:

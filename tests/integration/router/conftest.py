@@ -1,0 +1,110 @@
+"""A real router and a real simulated provider, each a process, and a ledger over a real channel."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pyreqwest.client import ClientBuilder
+
+from services.common.sealed_secrets import new_key_settings, read_public_key
+from services.common.settings import Environment
+from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
+from tests.integration.router.processes import Router, free_address, running
+
+PROVIDERS = """
+[[providers]]
+name = "openai"
+format = "openai"
+base_url = "http://{simulator}/openai/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+models = ["gpt-4o", "gpt-4o-mini", "o3"]
+
+[[providers]]
+name = "azure"
+format = "openai"
+base_url = "http://{simulator}/azure/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+[providers.models]
+"gpt-4o" = {{ upstream = "deployment-7", output_tokens_max = 5 }}
+
+[[providers]]
+name = "away"
+format = "openai"
+base_url = "http://{nobody}/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+models = ["gpt-away", "gpt-rescued"]
+
+[[providers]]
+name = "groq"
+format = "openai"
+base_url = "http://{simulator}/groq/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+idle_timeout_seconds = 1
+when_client_leaves = "cancel"
+models = ["gpt-rescued", "llama"]
+
+[[providers]]
+name = "wrongkey"
+format = "openai"
+base_url = "http://{simulator}/wrongkey/v1"
+api_key_variable = "WRONG_API_KEY"
+models = ["gpt-refused"]
+"""
+
+StartRouter = Callable[..., AbstractAsyncContextManager[Router]]
+
+
+@pytest.fixture(scope="session")
+def key_settings() -> Mapping[str, str]:
+    return new_key_settings()
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    address = free_address()
+    log = tmp_path_factory.mktemp("simulator") / "log"
+    with running("development.simulator", {"TOLLGATE_SIMULATOR_ADDRESS": address}, f"http://{address}/health", log):
+        yield address
+
+
+@pytest.fixture(scope="session")
+async def ledger(key_settings: Mapping[str, str]) -> AsyncIterator[FakeLedger]:
+    ledger = FakeLedger(free_address(), read_public_key(Environment(key_settings)))
+    await ledger.start()
+    yield ledger
+    await ledger.stop()
+
+
+@pytest.fixture(scope="session")
+def start_router(simulator: str, ledger: FakeLedger, key_settings: Mapping[str, str]) -> StartRouter:
+    @asynccontextmanager
+    async def start(directory: Path, **environment: str) -> AsyncIterator[Router]:
+        http, grpc, metrics = free_address(), free_address(), free_address()
+        providers = directory / "providers.toml"
+        providers.write_text(PROVIDERS.format(simulator=simulator, nobody=free_address()))
+        log = directory / "log"
+        variables = {
+            "TOLLGATE_SERVICE_TOKEN": SERVICE_TOKEN,
+            "TOLLGATE_LEDGER_ADDRESS": ledger.address,
+            "TOLLGATE_ROUTER_HTTP_ADDRESS": http,
+            "TOLLGATE_ROUTER_GRPC_ADDRESS": grpc,
+            "TOLLGATE_ROUTER_METRICS_ADDRESS": metrics,
+            "TOLLGATE_SPOOL_DIRECTORY": str(directory / "spool"),
+            "TOLLGATE_PROVIDERS_FILE": str(providers),
+            "SIMULATOR_API_KEY": "simulated",
+            "WRONG_API_KEY": "not-the-right-one",
+            **key_settings,
+            **environment,
+        }
+        with running("services.router", variables, f"http://{http}/health", log) as process:
+            async with ClientBuilder().no_proxy().build() as client:
+                yield Router(process, f"http://{http}", grpc, f"http://{metrics}/metrics", log, client)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+async def router(start_router: StartRouter, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Router]:
+    async with start_router(tmp_path_factory.mktemp("router")) as router:
+        yield router

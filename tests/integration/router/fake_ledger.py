@@ -1,0 +1,132 @@
+"""A ledger that believes what tests tell it, over a real channel: `DirectoryService` and `UsageService`."""
+
+import asyncio
+import itertools
+from typing import Any
+from uuid import uuid4
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from services.common.authentication import Caller, hash_key
+from services.common.errors import InvalidApiKeyError
+from services.common.grpc_server import GrpcServer, ServerSettings, Service
+from services.common.sealed_secrets import seal
+from tollgate.access.v1 import access_pb2
+from tollgate.ledger.v1 import directory_service_pb2, usage_service_pb2
+from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse, SealedProviderKey
+from tollgate.ledger.v1.directory_service_pb2_grpc import (
+    DirectoryServiceServicer,
+    add_DirectoryServiceServicer_to_server,
+)
+from tollgate.ledger.v1.usage_pb2 import UsageRecord
+from tollgate.ledger.v1.usage_service_pb2 import RecordResult, RecordUsageRequest, RecordUsageResponse
+from tollgate.ledger.v1.usage_service_pb2_grpc import UsageServiceServicer, add_UsageServiceServicer_to_server
+
+SERVICE_TOKEN = "service-token-of-the-tests"
+RECORD_SECONDS_MAX = 10
+_numbers = itertools.count(1)
+
+
+class NoKeys:
+    """Only the router's service token opens this ledger."""
+
+    async def find(self, key_hash: bytes) -> Caller | None:
+        return None
+
+
+class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
+    """Lives as long as the test session; may be stopped and started in between."""
+
+    def __init__(self, address: str, provider_key_public: X25519PublicKey) -> None:
+        self.address = address
+        self._provider_key_public = provider_key_public
+        self._grants: dict[bytes, ResolveKeyResponse] = {}
+        self._records: dict[str, UsageRecord] = {}
+        self._committed: dict[tuple[str, int], int] = {}
+        self._arrived = asyncio.Condition()
+        self._server: GrpcServer | None = None
+
+    async def start(self) -> None:
+        settings = ServerSettings(
+            listen_address=self.address, service_token=SERVICE_TOKEN, reflection=False, drain_seconds=0
+        )
+        directory = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"]
+        usage = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
+        services = [
+            Service(directory, add_DirectoryServiceServicer_to_server, self),
+            Service(usage, add_UsageServiceServicer_to_server, self),
+        ]
+        self._server = GrpcServer(settings, NoKeys(), services)
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+
+    def grant(self, *, own_keys: dict[str, str] | None = None, **said: Any) -> str:
+        """A new key of a new organization, with credits and bound to the project `web` unless said otherwise."""
+        grant = ResolveKeyResponse(
+            api_key_id=str(uuid4()),
+            organization_id=str(uuid4()),
+            scope=access_pb2.SCOPE_PROJECT,
+            project_id="web",
+            project_mode=directory_service_pb2.PROJECT_MODE_CREDITS,
+            credit_available=True,
+        )
+        for name, value in said.items():
+            setattr(grant, name, value)
+        for provider, secret in (own_keys or {}).items():
+            sealed = seal(secret, self._provider_key_public, organization_id=grant.organization_id, provider=provider)
+            grant.provider_keys.append(SealedProviderKey(provider=provider, sealed_secret=sealed))
+        key = f"tg_test_{next(_numbers)}"
+        self._grants[hash_key(key)] = grant
+        return key
+
+    def revoke(self, key: str) -> None:
+        del self._grants[hash_key(key)]
+
+    def swap_organization(self, key: str) -> None:
+        """Moves a key's grant, sealed secrets and all, to another organization."""
+        self._grants[hash_key(key)].organization_id = str(uuid4())
+
+    async def record(self, request_id: str) -> UsageRecord:
+        """The record of a call, once it has arrived."""
+        async with asyncio.timeout(RECORD_SECONDS_MAX), self._arrived:
+            await self._arrived.wait_for(lambda: request_id in self._records)
+        return self._records[request_id]
+
+    async def records_of(self, key: str) -> list[UsageRecord]:
+        """All records of a key's organization, once there is one."""
+        organization_id = self._grants[hash_key(key)].organization_id
+
+        def found() -> list[UsageRecord]:
+            return [each for each in self._records.values() if each.organization_id == organization_id]
+
+        async with asyncio.timeout(RECORD_SECONDS_MAX), self._arrived:
+            await self._arrived.wait_for(lambda: bool(found()))
+        return found()
+
+    async def ResolveKey(self, request: ResolveKeyRequest, context: Any) -> ResolveKeyResponse:  # noqa: N802
+        grant = self._grants.get(request.key_hash)
+        if grant is None:
+            raise InvalidApiKeyError
+        answer = ResolveKeyResponse()
+        answer.CopyFrom(grant)
+        answer.project_id = grant.project_id or request.project_id
+        return answer
+
+    async def RecordUsage(self, request: RecordUsageRequest, context: Any) -> RecordUsageResponse:  # noqa: N802
+        producer = (request.producer_id, request.epoch)
+        response = RecordUsageResponse()
+        for record in request.records:
+            if record.sequence == self._committed.get(producer, 0) + 1:
+                self._committed[producer] = record.sequence
+                assert record.request_id not in self._records, "recorded twice"
+                self._records[record.request_id] = record
+            result = RecordResult(request_id=record.request_id, status=usage_service_pb2.RECORD_STATUS_RECORDED)
+            response.results.append(result)
+        response.committed_sequence = self._committed.get(producer, 0)
+        async with self._arrived:
+            self._arrived.notify_all()
+        return response

@@ -1,0 +1,139 @@
+"""The same calls over gRPC, through the same core."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import orjson
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from tests.integration.router.fake_ledger import FakeLedger
+from tests.integration.router.processes import Router, chat_body
+from tollgate.ledger.v1 import usage_pb2
+from tollgate.router.v1.inference_service_pb2 import CreateChatCompletionRequest, StreamChatCompletionRequest
+from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceStub
+
+SECONDS = 20
+
+
+@pytest.fixture
+async def channel(router: Router) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(
+        router.grpc_address, options=[("grpc.max_send_message_length", 20 * 1024 * 1024)]
+    ) as channel:
+        yield channel
+
+
+@pytest.fixture
+def stub(channel: grpc.aio.Channel) -> Any:
+    return InferenceServiceStub(channel)
+
+
+def bearer(key: str, **more: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {key}"), *((name.replace("_", "-"), value) for name, value in more.items()))
+
+
+def plain(prompt: str = "Hello there", **members: object) -> CreateChatCompletionRequest:
+    return CreateChatCompletionRequest(body=HttpBody(data=chat_body(prompt, **members)))
+
+
+def streamed(prompt: str = "Hello there", **members: object) -> StreamChatCompletionRequest:
+    return StreamChatCompletionRequest(body=HttpBody(data=chat_body(prompt, stream=True, **members)))
+
+
+async def reason_of(call: Any) -> tuple[grpc.StatusCode, ErrorInfo]:
+    """How a call failed."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    status: Any = rpc_status.from_call(raised.value)  # type: ignore[arg-type] # its stubs know no asyncio
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return raised.value.code(), info
+
+
+async def test_a_plain_call_has_the_bytes_and_the_record_of_http(router: Router, ledger: FakeLedger, stub: Any) -> None:
+    key = ledger.grant()
+    call = stub.CreateChatCompletion(plain(), metadata=bearer(key, x_tollgate_workflow="nightly"), timeout=SECONDS)
+    answer = await call
+    headers = dict(await call.initial_metadata())
+    record = await ledger.record(headers["x-tollgate-request-id"])
+
+    assert answer.body.data == (await router.chat(key)).body
+    assert answer.body.content_type == "application/json"
+    assert (headers["x-tollgate-provider"], headers["x-tollgate-attempts"]) == ("openai", "1")
+    assert (record.workflow, record.usage.output_tokens) == ("nightly", 8)
+
+
+async def test_a_stream_has_the_bytes_of_http(router: Router, ledger: FakeLedger, stub: Any) -> None:
+    key = ledger.grant()
+    call = stub.StreamChatCompletion(streamed(), metadata=bearer(key), timeout=SECONDS)
+    pieces = [piece.body async for piece in call]
+
+    assert b"".join(piece.data for piece in pieces) == (await router.chat(key, stream=True)).body
+    assert pieces[0].content_type.startswith("text/event-stream")
+    headers = dict(await call.initial_metadata())
+    assert (await ledger.record(headers["x-tollgate-request-id"])).outcome == usage_pb2.OUTCOME_SUCCESS
+
+
+async def test_a_caller_that_hangs_up_is_recorded_as_gone(ledger: FakeLedger, stub: Any) -> None:
+    prompt = "Hello simulate:tokens=20 simulate:chunk_ms=50"
+    call = stub.StreamChatCompletion(streamed(prompt), metadata=bearer(ledger.grant()), timeout=SECONDS)
+    headers = dict(await call.initial_metadata())
+    await call.read()
+    call.cancel()
+    record = await ledger.record(headers["x-tollgate-request-id"])
+
+    assert record.outcome == usage_pb2.OUTCOME_CLIENT_GONE
+    assert record.usage.output_tokens == 20
+
+
+async def test_a_caller_that_hangs_up_on_a_plain_call_is_recorded_all_the_same(ledger: FakeLedger, stub: Any) -> None:
+    key = ledger.grant()
+    call = stub.CreateChatCompletion(plain("Hello simulate:delay_ms=500"), metadata=bearer(key), timeout=SECONDS)
+    await asyncio.sleep(0.2)
+    call.cancel()
+
+    (record,) = await ledger.records_of(key)
+    assert record.usage.output_tokens == 8
+
+
+async def test_refusals_name_their_reason(ledger: FakeLedger, stub: Any) -> None:
+    async def refused(key: str, request: CreateChatCompletionRequest) -> tuple[grpc.StatusCode, str]:
+        code, info = await reason_of(stub.CreateChatCompletion(request, metadata=bearer(key), timeout=SECONDS))
+        return code, info.reason
+
+    code = grpc.StatusCode
+    assert await refused("tg_unknown", plain()) == (code.UNAUTHENTICATED, "INVALID_API_KEY")
+    assert await refused(ledger.grant(read_only=True), plain()) == (code.PERMISSION_DENIED, "READ_ONLY_KEY")
+    assert await refused(ledger.grant(), plain(model="x")) == (code.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert await refused(ledger.grant(), plain(stream=True)) == (code.INVALID_ARGUMENT, "INVALID_REQUEST")
+    no_credit = ledger.grant(credit_available=False)
+    assert await refused(no_credit, plain()) == (code.RESOURCE_EXHAUSTED, "INSUFFICIENT_CREDITS")
+    failing = plain("Hello simulate:status=503")
+    assert await refused(ledger.grant(), failing) == (code.UNAVAILABLE, "PROVIDER_FAILED")
+
+
+async def test_a_refused_call_has_its_id_and_its_record(ledger: FakeLedger, stub: Any) -> None:
+    call = stub.CreateChatCompletion(plain(model="x"), metadata=bearer(ledger.grant()), timeout=SECONDS)
+    headers = dict(await call.initial_metadata())
+
+    assert (await ledger.record(headers["x-tollgate-request-id"])).status == 404
+
+
+async def test_what_the_provider_says_is_wrong_comes_with_its_body(ledger: FakeLedger, stub: Any) -> None:
+    request = plain("Hello simulate:status=422")
+    code, info = await reason_of(stub.CreateChatCompletion(request, metadata=bearer(ledger.grant()), timeout=SECONDS))
+
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert orjson.loads(info.metadata["provider_body"])["error"]["message"] == "failing, as asked"
+
+
+async def test_the_health_is_asked_as_everywhere(channel: grpc.aio.Channel) -> None:
+    answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING

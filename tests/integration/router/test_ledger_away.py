@@ -1,0 +1,61 @@
+"""Keys stop when they are revoked, and go on while the ledger is away."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.router.fake_ledger import FakeLedger
+from tests.integration.router.processes import Router
+
+
+@pytest.fixture
+async def absence(ledger: FakeLedger) -> AsyncIterator[None]:
+    """Lets the ledger come back whatever the test does."""
+    yield
+    await ledger.stop()
+    await ledger.start()
+
+
+async def test_a_revoked_key_stops_within_a_second_though_it_is_in_use(router: Router, ledger: FakeLedger) -> None:
+    key = ledger.grant()
+    assert (await router.chat(key)).status == 200
+    ledger.revoke(key)
+    revoked = time.monotonic()
+    while (await router.chat(key)).status == 200:
+        continue
+
+    assert time.monotonic() - revoked < 1.2
+
+
+@pytest.mark.usefixtures("absence")
+async def test_known_keys_go_on_while_the_ledger_is_away_and_their_records_wait(
+    router: Router, ledger: FakeLedger
+) -> None:
+    key, unknown = ledger.grant(), ledger.grant()
+    await router.chat(key)
+    await ledger.stop()
+    await asyncio.sleep(1.1)
+    answers = [await router.chat(key) for _ in range(5)]
+    refused = await router.chat(unknown)
+    await ledger.start()
+
+    assert {answer.status for answer in answers} == {200}
+    assert (refused.status, refused.json["error"]["type"]) == (503, "service_unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
+    for answer in answers:
+        await ledger.record(answer.request_id)
+
+
+@pytest.mark.usefixtures("absence")
+async def test_a_ledger_that_is_away_does_not_slow_down_known_keys(router: Router, ledger: FakeLedger) -> None:
+    key = ledger.grant()
+    await router.chat(key)
+    await ledger.stop()
+    await asyncio.sleep(1.1)
+    start = time.monotonic()
+    for _ in range(20):
+        assert (await router.chat(key)).status == 200
+
+    assert time.monotonic() - start < 3
