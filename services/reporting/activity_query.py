@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
-from services.reporting.periods import DAY, Timeline
+from services.reporting.periods import Timeline
+from services.reporting.record_ids import highest_id, lowest_id
 from services.reporting.summaries import FIGURES, Dimension, Figures, FiguresRow
 from services.reporting.view import View
 from services.reporting.views import cost_line, organization, usage_hour, usage_record
@@ -71,9 +72,8 @@ class ActivityQuery:
         return self._grouped(source, usage_record, start_time, sums).where(
             start_time >= self.timeline.start,
             start_time < self.timeline.end,
-            # A record's day comes from its id, which is as old as the call give or take minutes.
-            usage_record.c.request_day >= (self.timeline.start.astimezone(UTC) - DAY).date(),
-            usage_record.c.request_day <= (self.timeline.end.astimezone(UTC) + DAY).date(),
+            # Says nothing new, and is what the detail is indexed by.
+            usage_record.c.request_id.between(lowest_id(self.timeline.start), highest_id(self.timeline.end)),
             func.date_trunc("hour", start_time, "UTC") == any_(literal(self.timeline.split_hours, MOMENTS)),
         )
 
@@ -151,7 +151,6 @@ def _lines_of_record() -> FromClause:
         select(*sums, func.sum(cost).label("cost_pico"))
         .where(
             cost_line.c.organization_id == usage_record.c.organization_id,
-            cost_line.c.request_day == usage_record.c.request_day,
             cost_line.c.request_id == usage_record.c.request_id,
         )
         .correlate(usage_record)

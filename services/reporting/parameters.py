@@ -18,6 +18,13 @@ def whole_number(name: str, value: str, *, default: int, least: int, most: int) 
     return int(value)
 
 
+def storable_text(name: str, value: str) -> str:
+    """Text as it is, if the database can hold it."""
+    if "\0" in value:
+        raise InvalidRequestError(name, "must not contain a NUL character.")
+    return value
+
+
 def optional_uuid(name: str, value: str) -> UUID | None:
     """A UUID with its dashes; upper case is as good."""
     if not value:

@@ -20,8 +20,8 @@ DAYS_DEFAULT = 7
 DAYS_MAX = 365
 # A leap year from its first day to its last.
 RANGE_DAYS_MAX = 366
-# Zones have no hours before that, and dates behind it no next day.
-DATE_MIN, DATE_MAX = date(1970, 1, 2), date(9999, 12, 29)
+# Far enough from the ends of the calendar for every sum of dates here.
+DATE_MIN, DATE_MAX = date(1970, 1, 2), date(9998, 12, 31)
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting.activity_query import ActivityQuery, figures_row_from_row
 from services.reporting.request_filter import RequestFilter
-from services.reporting.request_query import Position, count_of_all_pages, lines_of_request, one_page, one_request
+from services.reporting.request_query import count_of_all_pages, lines_of_request, one_page, one_request
 from services.reporting.summaries import FiguresRow
 from services.reporting.view import View
 from services.reporting.views import api_key, organization, project
@@ -107,21 +107,18 @@ class Snapshot:
                 )
         return rows
 
-    async def request_page(
-        self, calls: RequestFilter, since: datetime, after: Position | None, limit: int
-    ) -> RequestPage:
+    async def request_page(self, calls: RequestFilter, since: datetime, before: UUID | None, limit: int) -> RequestPage:
         """One page of a list of calls."""
-        rows = list(await self._connection.execute(one_page(calls, since, after, limit + 1)))
+        rows = list(await self._connection.execute(one_page(calls, since, before, limit + 1)))
         total = (await self._connection.execute(count_of_all_pages(calls, since))).scalar_one()
         return RequestPage(rows[:limit], has_more=len(rows) > limit, total=total)
 
     async def request(self, view: View, since: datetime, request_id: UUID) -> tuple[Row[Any], list[Row[Any]]] | None:
         """One call and its cost lines, or None when the view shows no such call."""
-        statement = one_request(view, since, request_id)
-        row = None if statement is None else (await self._connection.execute(statement)).one_or_none()
+        row = (await self._connection.execute(one_request(view, since, request_id))).one_or_none()
         if row is None:
             return None
-        lines = lines_of_request(row.organization_id, Position(row.request_day, row.request_id))
+        lines = lines_of_request(row.organization_id, row.request_id)
         return row, list(await self._connection.execute(lines))
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 
 from services.common.errors import InvalidRequestError
+from services.reporting.parameters import storable_text
 from services.reporting.view import View
 
 _STATUS = re.compile(r"[1-5]\d\d", re.ASCII)
@@ -34,9 +35,9 @@ def request_filter_from(view: View, *, provider: str, model: str, workflow: str,
     exact_status, succeeded = _status(status)
     return RequestFilter(
         view=view,
-        provider=provider or None,
-        model=model or None,
-        workflow=workflow or None,
+        provider=storable_text("provider", provider) or None,
+        model=storable_text("model", model) or None,
+        workflow=storable_text("workflow", workflow) or None,
         status=exact_status,
         succeeded=succeeded,
     )

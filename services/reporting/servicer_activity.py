@@ -9,7 +9,7 @@ from services.common.grpc_calls import Context, current_caller
 from services.reporting.activity_query import ActivityQuery
 from services.reporting.authorization import require_own, view_of
 from services.reporting.convert import activity_to_proto, metadata_to_wire
-from services.reporting.parameters import optional_uuid
+from services.reporting.parameters import optional_uuid, storable_text
 from services.reporting.periods import Timeline, first_hour_kept, timeline_for
 from services.reporting.reader import Reader
 from services.reporting.summaries import Dimension, summarize
@@ -43,7 +43,7 @@ def _view(caller: Caller, request: pb.GetActivityRequest) -> View:
     return view_of(
         caller,
         organization_id=request.organization_id,
-        project_id=request.project_id,
+        project_id=storable_text("projectId", request.project_id),
         api_key_id=optional_uuid("apiKeyId", request.api_key_id),
     )
 

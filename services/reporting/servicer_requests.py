@@ -10,12 +10,11 @@ from services.common.grpc_calls import Context, current_caller
 from services.reporting.authorization import one_organization, require_own, view_of
 from services.reporting.convert import metadata_to_wire
 from services.reporting.convert_requests import request_to_proto, summary_to_proto
-from services.reporting.page_token import page_token_for, position_from_page_token
-from services.reporting.parameters import optional_uuid, whole_number
+from services.reporting.page_token import id_from_page_token, page_token_for
+from services.reporting.parameters import optional_uuid, storable_text, whole_number
 from services.reporting.periods import kept_since
 from services.reporting.reader import Reader
 from services.reporting.request_filter import RequestFilter, request_filter_from
-from services.reporting.request_query import Position
 from tollgate.reporting.v1 import request_service_pb2 as pb
 from tollgate.reporting.v1.request_service_pb2_grpc import RequestServiceServicer
 
@@ -35,17 +34,16 @@ class RequestServicer(RequestServiceServicer):
         calls = _filter(caller, request)
         organization_id = one_organization(calls.view)
         limit = whole_number("limit", request.limit, default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
-        after = position_from_page_token(request.page_token, calls)
+        before = id_from_page_token(request.page_token, calls)
         async with self._reader.snapshot(organization_id) as snapshot:
             await require_own(calls.view, caller, snapshot)
             retention_days = await snapshot.retention_days()
-            page = await snapshot.request_page(calls, kept_since(as_of, retention_days), after, limit)
+            page = await snapshot.request_page(calls, kept_since(as_of, retention_days), before, limit)
 
         await context.send_initial_metadata(metadata_to_wire(calls.view, as_of, retention_days))
-        last = page.rows[-1] if page.has_more else None
         return pb.ListRequestsResponse(
             requests=map(summary_to_proto, page.rows),
-            next_page_token=page_token_for(Position(last.request_day, last.request_id), calls) if last else "",
+            next_page_token=page_token_for(page.rows[-1].request_id, calls) if page.has_more else "",
             total=page.total,
         )
 
@@ -66,7 +64,7 @@ def _filter(caller: Caller, request: pb.ListRequestsRequest) -> RequestFilter:
     view = view_of(
         caller,
         organization_id=request.organization_id,
-        project_id=request.project_id,
+        project_id=storable_text("project_id", request.project_id),
         api_key_id=optional_uuid("api_key_id", request.api_key_id),
     )
     return request_filter_from(

@@ -38,7 +38,6 @@ USAGE = (
 # What a list of calls shows of each.
 SUMMARY = (
     "organization_id",
-    "request_day",
     "request_id",
     "start_time",
     "project_id",
@@ -75,7 +74,6 @@ cost_line = table(
         column,
         (
             "organization_id",
-            "request_day",
             "request_id",
             "line_number",
             "line",
