@@ -11,11 +11,12 @@ from psycopg import Connection, errors
 
 from services.common.errors import DomainError
 from services.common.uuid7 import new_uuid7
+from services.ledger.daily import money_by_day, records_by_day
 from services.ledger.errors import SequenceGapError
 from services.ledger.journal import Balances, Charge, EntryKind, charge
 from services.ledger.records import Delivery, PricedRecord, Receipt, Received, RecordResult, RecordStatus
 from services.ledger.rollups import add_up
-from services.ledger.storage import books, usage
+from services.ledger.storage import books, daily, usage
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
 from services.ledger.storage.partitions import Partitions
 from services.ledger.storage.usage import KeyOfRecord
@@ -168,7 +169,10 @@ class _Batch:
         records = [one.priced for one in new]
         placed = [(classes[one.record.organization_id], one) for one in records]
         usage.copy_records(self._connection, placed, self._batch_id)
-        usage.add_figures(self._connection, add_up(records))
+        hours = add_up(records)
+        usage.add_figures(self._connection, hours)
+        daily.add_records(self._connection, records_by_day(hours))
+        daily.add_money(self._connection, money_by_day(records))
         charges = _charges(records)
         books.post(
             self._connection, charges, lambda organization_id, balances: self._entry(charges[organization_id], balances)

@@ -33,6 +33,8 @@ TABLES = {
     "record_key": Kind.TENANT,
     "usage_record": Kind.TENANT,
     "usage_hour": Kind.TENANT,
+    "money_day": Kind.TENANT,
+    "record_day": Kind.TENANT,
     "producer_cursor": Kind.LANE,
     "rejected_record": Kind.LANE,
     # books
