@@ -5,6 +5,7 @@ import logging
 import random
 from collections import Counter as Tally
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 import grpc
@@ -13,7 +14,7 @@ from grpc_status import rpc_status
 from prometheus_client import Counter
 
 from services.common.grpc_client import service_metadata
-from services.router.spool import Batch, Outbox
+from services.router.spool import Batch, Outbox, Spool, SpoolSettings
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordStatus, RecordUsageRequest, RecordUsageResponse
 from tollgate.ledger.v1.usage_service_pb2_grpc import UsageServiceStub
@@ -25,6 +26,8 @@ RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 5.0
 # How often to look for segments that can be removed while no record comes.
 IDLE_SECONDS = 1.0
+# How often to look for what workers that are gone left behind; one slot each time.
+SWEEP_SECONDS = 10.0
 
 SENT = Counter("tollgate_sender_records_total", "Records the ledger answered for, by what became of them.", ("status",))
 FAILURES = Counter("tollgate_sender_failures_total", "Calls to the ledger that failed, by gRPC code.", ("code",))
@@ -56,9 +59,16 @@ class Sender:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._drain(), drain_seconds)
+            await asyncio.wait_for(self.drain(), drain_seconds)
         if self._outbox.depth:
             log.warning("stopped with %d records unsent; they stay in the spool", self._outbox.depth)
+
+    async def drain(self) -> None:
+        """Returns when everything has been shipped, however long that takes. Not to be used between start and stop."""
+        failure_count = 0
+        while not await self._ship_all():
+            failure_count += 1
+            await asyncio.sleep(retry_seconds(failure_count))
 
     async def _run(self) -> None:
         failure_count = 0
@@ -69,12 +79,6 @@ class Sender:
             else:
                 await asyncio.sleep(retry_seconds(failure_count))
             failure_count = 0 if await self._ship_all() else failure_count + 1
-
-    async def _drain(self) -> None:
-        failure_count = 0
-        while not await self._ship_all():
-            failure_count += 1
-            await asyncio.sleep(retry_seconds(failure_count))
 
     async def _ship_all(self) -> bool:
         """Ships until nothing is left. False when something failed."""
@@ -105,6 +109,46 @@ class Sender:
             raise LedgerBehindError(f"sent up to {batch.last_sequence}, committed {response.committed_sequence}")
         _report(response)
         self._outbox.commit(batch, response.committed_sequence)
+
+
+class Sweeper:
+    """Ships what workers that are gone left behind, from slots that no worker has taken again. Runs beside a sender."""
+
+    def __init__(self, directory: Path, settings: SpoolSettings, channel: grpc.aio.Channel, service_token: str) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._channel = channel
+        self._service_token = service_token
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Needs a running event loop."""
+        self._task = asyncio.create_task(self._run(), name="sweeper")
+
+    async def stop(self) -> None:
+        """Leaves what is not shipped yet to another worker, or to the next life."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            # Also before the first time: workers that start together are to find their own slots free.
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self._sweep_one()
+            except Exception:
+                log.exception("what other workers left could not be shipped")
+
+    async def _sweep_one(self) -> None:
+        spool = await asyncio.to_thread(Spool.open_abandoned, self._directory, self._settings)
+        if spool is None:
+            return
+        log.warning("shipping %d records that another worker left in %s", spool.outbox.depth, spool.directory)
+        try:
+            await Sender(spool.outbox, self._channel, self._service_token).drain()
+        finally:
+            spool.close()
 
 
 def request_from_batch(batch: Batch) -> RecordUsageRequest:

@@ -12,7 +12,8 @@ from pathlib import Path
 from services.router.spool.entry import Damage, Kind
 from services.router.spool.metrics import DAMAGE, RECOVERED
 from services.router.spool.register import Epoch
-from services.router.spool.segment import HEADER_BYTES, SUFFIX, Segment
+from services.router.spool.segment import HEADER_BYTES, Segment
+from services.router.spool.slot import SEGMENT_SUFFIX
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
 log = logging.getLogger("tollgate.spool")
@@ -64,7 +65,7 @@ def recover(directory: Path, cursor: tuple[Epoch, int] | None) -> Recovered:
 
 
 def _load_all(directory: Path) -> list[Segment]:
-    return [Segment.load(path) for path in sorted(directory.glob(f"*{SUFFIX}"))]
+    return [Segment.load(path) for path in sorted(directory.glob(f"*{SEGMENT_SUFFIX}"))]
 
 
 def _without_copies(segments: list[Segment]) -> list[Segment]:

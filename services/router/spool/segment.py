@@ -20,13 +20,12 @@ import google_crc32c
 
 from services.router.spool.entry import MARKER_BYTES, Damage, Entry, Kind, encode, scan
 from services.router.spool.register import Epoch
-from services.router.spool.slot import sync_directory
+from services.router.spool.slot import SEGMENT_SUFFIX, sync_directory
 
 _MAGIC = b"TGSPOOL1"
 _HEADER = struct.Struct(f"<8s16sQQ{MARKER_BYTES}s")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
-SUFFIX = ".segment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Segment:
     @classmethod
     def create(cls, directory: Path, number: int, epoch: Epoch, size: int) -> "Segment":
         """Raises OSError, and then leaves nothing behind."""
-        path = directory / f"{number:012d}{SUFFIX}"
+        path = directory / f"{number:012d}{SEGMENT_SUFFIX}"
         header = Header(epoch, number, secrets.token_bytes(MARKER_BYTES))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -10,6 +10,7 @@ from services.common.settings import SettingError
 from services.router.spool.register import Epoch, Register
 
 SLOT_COUNT_MAX = 256
+SEGMENT_SUFFIX = ".segment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,16 @@ class Slot:
         except OSError as error:
             raise SettingError(f"the spool directory {directory} cannot be used: {error.strerror}") from error
         raise SettingError(f"the spool directory {directory} has no free slot; are {SLOT_COUNT_MAX} workers running?")
+
+    @classmethod
+    def take_abandoned(cls, directory: Path) -> "Slot | None":
+        """A slot that holds segments and no process, or None. Raises OSError."""
+        for number in range(SLOT_COUNT_MAX):
+            if any((directory / str(number)).glob(f"*{SEGMENT_SUFFIX}")):
+                slot = cls._try(directory / str(number))
+                if slot is not None:
+                    return slot
+        return None
 
     @classmethod
     def _try(cls, directory: Path) -> "Slot | None":

@@ -65,14 +65,30 @@ class Spool:
         Succeeds on a full disk: what can be shipped is shipped, which makes room. Raises SettingError with one line
         when the directory cannot be used.
         """
-        slot = Slot.take(directory)
+        spool = cls._recover(Slot.take(directory), settings)
+        spool._show_metrics()
+        return spool
+
+    @classmethod
+    def open_abandoned(cls, directory: Path, settings: SpoolSettings) -> "Spool | None":
+        """A spool that a worker left and no worker has taken since, for its records to be shipped, or None.
+
+        Workers become fewer, and what the last ones left must not wait until they are more again. Raises SettingError.
+        """
+        try:
+            slot = Slot.take_abandoned(directory)
+        except OSError as error:
+            raise SettingError(f"the spool directory {directory} cannot be used: {error.strerror}") from error
+        return cls._recover(slot, settings) if slot is not None else None
+
+    @classmethod
+    def _recover(cls, slot: Slot, settings: SpoolSettings) -> "Spool":
         try:
             spool = cls(slot, settings, recover(slot.directory, slot.cursor.read()))
         except OSError as error:
             slot.release()
             raise SettingError(f"the spool in {slot.directory} cannot be used: {error.strerror}") from error
         spool._try_to_settle()
-        spool._show_metrics()
         return spool
 
     @property

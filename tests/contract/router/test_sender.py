@@ -13,7 +13,7 @@ import pytest
 from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.router import sender as sender_module
-from services.router.sender import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Sender, retry_seconds
+from services.router.sender import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, Sender, Sweeper, retry_seconds
 from services.router.spool import Spool
 from tests.contract.router.sender_ledger import SERVICE_TOKEN, SOON_SECONDS, Ledger, RefusedError, server_of, until
 from tests.integration.router.spool_records import SMALL, a_begun, a_finished, record_calls, segment_paths
@@ -268,6 +268,28 @@ async def test_a_wrong_service_token_loses_nothing(ledger: Ledger, spool: Spool,
     await known.stop(0)
 
     assert refused == (0, 3)
+
+
+@pytest.mark.usefixtures("server")
+async def test_what_a_worker_left_that_never_came_back_is_shipped_by_another(
+    ledger: Ledger, spool: Spool, channel: grpc.aio.Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "SWEEP_SECONDS", 0.05)
+    second_worker = Spool.open(tmp_path, SMALL)
+    cut_off = a_begun()
+    second_worker.begin(cut_off, credit_funded=True)
+    records = await record_calls(second_worker, 10)
+    own = await record_calls(spool, 1)
+    second_worker.close()
+
+    sweeper = Sweeper(tmp_path, SMALL, channel, SERVICE_TOKEN)
+    sweeper.start()
+    await ledger.until_it_has(11)
+    await until(lambda: not list(second_worker.directory.glob("*.segment")))
+    await sweeper.stop()
+
+    assert list(ledger.records) == ids_of([*records, cut_off])
+    assert spool.outbox.depth == len(own)
 
 
 @pytest.mark.parametrize("failure_count", [1, 2, 5, 6, 1_000])
