@@ -83,7 +83,7 @@ class Admission:
         is_own = int(grant.project_mode) == Mode.OWN_KEYS
         record.wire.funding = usage_pb2.FUNDING_OWN_KEY if is_own else usage_pb2.FUNDING_CREDITS
         refused = record.end(usage_pb2.OUTCOME_REFUSED, status_of(error), error.reason.lower())
-        await self._recorder.finish_refusal(refused)
+        await self._recorder.finish_failed(refused)
 
 
 def _require_caller_of_models(grant: ResolveKeyResponse) -> None:

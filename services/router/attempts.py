@@ -8,7 +8,7 @@ import orjson
 
 from services.router.chat_request import ChatRequest
 from services.router.key_ring import KeyRing
-from services.router.metrics import ATTEMPTS
+from services.router.metrics import count_attempt
 from services.router.records import CallRecord
 from services.router.routing import Failure, Funding, PlannedAttempt, is_worth_another_try, is_worth_trying
 from services.router.upstream import Upstream, UpstreamAnswer, UpstreamError
@@ -69,7 +69,7 @@ class Attempts:
                 return await self._attempt(record, request, planned, grant)
             except UpstreamError as error:
                 record.end_attempt(error.failure.status, error.failure)
-                ATTEMPTS.labels(planned.candidate.provider, error.failure.error_type).inc()
+                count_attempt(planned.candidate.provider, error.failure.error_type)
                 last_error = error
                 if not is_worth_another_try(error.failure):
                     break
@@ -108,7 +108,7 @@ class Attempts:
         if message is None:
             raise UpstreamError(Failure("bad_answer", answer.status), "answered with something that is not JSON")
         record.end_attempt(answer.status)
-        ATTEMPTS.labels(planned.candidate.provider, "").inc()
+        count_attempt(planned.candidate.provider, "")
         return WholeCompletion(planned, answer.status, answer.content_type, body, message)
 
     async def _opened(self, planned: PlannedAttempt, upstream: Upstream, answer: UpstreamAnswer) -> OpenStream:

@@ -61,15 +61,16 @@ class Calls:
         self._recorder.begin(record.wire, credit_funded=credit_funded)
         try:
             answered = await self._attempts.first_answer(record, call.request, call.plan, call.grant)
+            if isinstance(answered, OpenStream):
+                return self._streamed(call, answered)
+            return await self._whole(call, answered)
         except UpstreamError as error:
             return await self._failed(record, error)
         except BaseException:
             # Cut off at the end of the drain time, or a bug. What was begun is ended all the same.
-            await self._recorder.finish_refusal(record.end(usage_pb2.OUTCOME_GATEWAY_ERROR, 503, "gateway_error"))
+            if not record.is_final:
+                await self._recorder.finish_failed(record.end(usage_pb2.OUTCOME_GATEWAY_ERROR, 503, "gateway_error"))
             raise
-        if isinstance(answered, OpenStream):
-            return self._streamed(call, answered)
-        return await self._whole(call, answered)
 
     async def _whole(self, call: AdmittedCall, completion: WholeCompletion) -> WholeAnswer:
         record = call.record
@@ -90,7 +91,7 @@ class Calls:
         outcome = usage_pb2.OUTCOME_PROVIDER_ERROR
         if error.failure.error_type == "timeout":
             outcome = usage_pb2.OUTCOME_TIMEOUT
-        await self._recorder.finish_refusal(record.end(outcome, 502, error.failure.error_type))
+        await self._recorder.finish_failed(record.end(outcome, 502, error.failure.error_type))
         provider = record.wire.provider
         retry_after_seconds = error.retry_after_seconds if isinstance(error, UpstreamStatusError) else None
         raise ProviderFailedError(f"{provider} {error}", provider, retry_after_seconds) from error

@@ -5,6 +5,7 @@ event that only reports the usage, where the client did not ask for one.
 """
 
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +17,10 @@ from services.router.usage import service_tier_served
 END_MARKER = b"[DONE]"
 # An event that never ends would otherwise fill the memory.
 EVENT_BYTES_MAX = 16 * 1024 * 1024
-# So much of a stream is kept as it came. What is older is kept as the text it says, which is far smaller.
-_RAW_BYTES_MAX = 64 * 1024
+# So much of a stream is kept as it came. What is older is kept packed, to a tenth and less, and in most streams never
+# looked at again: it is needed only where the provider reports no usage.
+_RAW_BYTES_MAX = 16 * 1024
+_FASTEST = 1
 
 # The blank line that ends an event, whichever way the provider ends its lines.
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
@@ -39,14 +42,13 @@ class ChatEventStream:
         self._unfinished = b""
         self._raw: list[bytes] = []
         self._raw_bytes = 0
-        self._texts: list[str] = []
+        self._packed: list[bytes] = []
         self._held = b""
         # The last `usage` that was reported, as the provider wrote it.
         self.usage_report: dict[str, Any] | None = None
         self.service_tier = ""
         # True once the provider sent an error where the answer should go on.
         self.failed = False
-        self._finished = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Takes bytes as they came, split anywhere. Returns what the client may have now; often that is the chunk."""
@@ -58,7 +60,7 @@ class ChatEventStream:
         if not whole:
             return b""
         self._keep(whole)
-        if b'"usage"' in whole or END_MARKER in whole or b'"error"' in whole or self._held:
+        if self._held or END_MARKER in whole or _USAGE.search(whole) or _ERROR.search(whole):
             return b"".join(self._passed_on(whole))
         return whole
 
@@ -83,8 +85,10 @@ class ChatEventStream:
     @property
     def output_text(self) -> str:
         """All text of the answer so far. Parses, so only for when the provider reports no usage."""
-        self._condense()
-        return "".join(self._texts)
+        return "".join(text_of_message(choice.get("delta")) for choice in self._choices())
+
+    def _has_finish_reason(self) -> bool:
+        return any(isinstance(choice.get("finish_reason"), str) for choice in self._choices())
 
     def _passed_on(self, whole: bytes) -> Iterator[bytes]:
         for event in _events(whole):
@@ -111,19 +115,15 @@ class ChatEventStream:
         self._raw.append(whole)
         self._raw_bytes += len(whole)
         if self._raw_bytes > _RAW_BYTES_MAX:
-            self._condense()
+            self._packed.append(zlib.compress(b"".join(self._raw), _FASTEST))
+            self._raw.clear()
+            self._raw_bytes = 0
 
-    def _condense(self) -> None:
-        for event in _events(b"".join(self._raw)):
-            for choice in _choices(event):
-                self._texts.append(text_of_message(choice.get("delta")))
-                self._finished |= isinstance(choice.get("finish_reason"), str)
-        self._raw.clear()
-        self._raw_bytes = 0
-
-    def _has_finish_reason(self) -> bool:
-        self._condense()
-        return self._finished
+    def _choices(self) -> Iterator[dict[str, Any]]:
+        """All choices of all events so far."""
+        for block in (*map(zlib.decompress, self._packed), b"".join(self._raw)):
+            for event in _events(block):
+                yield from _choices(event)
 
 
 def _split_after_last_event(data: bytes) -> tuple[bytes, bytes]:

@@ -8,7 +8,7 @@ from typing import cast
 import orjson
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
-from services.common.errors import DomainError
+from services.common.errors import DomainError, InvalidRequestError
 from services.router.admission import Admission
 from services.router.calls import Calls, Headers, StreamedAnswer
 from services.router.error_bodies import BUG_MESSAGE, error_body, status_of
@@ -17,6 +17,7 @@ from services.router.records import Arrival
 from services.router.upstream import Upstream
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
+BODY_SECONDS_MAX = 60
 _METHODS: Mapping[str, str] = {"/v1/chat/completions": "POST", "/v1/models": "GET", "/health": "GET"}
 _JSON = ("content-type", "application/json")
 
@@ -82,7 +83,11 @@ class HttpFace:
         headers = dict(scope.headers.items())
 
         async def read_body() -> bytes:
-            return await _read_body(headers, protocol)
+            try:
+                async with asyncio.timeout(BODY_SECONDS_MAX):
+                    return await _read_body(headers, protocol)
+            except TimeoutError as error:
+                raise InvalidRequestError("the body", f"did not arrive within {BODY_SECONDS_MAX} seconds") from error
 
         answer = await self._calls.answer(arrival, headers, read_body)
         if isinstance(answer, StreamedAnswer):
@@ -107,7 +112,11 @@ class HttpFace:
 
 
 async def _stream(protocol: HTTPProtocol, answer: StreamedAnswer) -> None:
-    transport = protocol.response_stream(answer.status, answer.headers)
+    try:
+        transport = protocol.response_stream(answer.status, answer.headers)
+    except ProtocolClosed:
+        await answer.relay(_to_nobody)
+        return
 
     async def send(piece: bytes) -> None:
         try:
@@ -116,6 +125,10 @@ async def _stream(protocol: HTTPProtocol, answer: StreamedAnswer) -> None:
             raise ClientGoneError from error
 
     await answer.relay(send)
+
+
+async def _to_nobody(_: bytes) -> None:
+    raise ClientGoneError
 
 
 async def _read_body(headers: Mapping[str, str], protocol: HTTPProtocol) -> bytes:

@@ -47,6 +47,8 @@ class CallRecord:
         )
         self.wire.start_time.FromMilliseconds(arrival.request_id.int >> 80)
         self.take_grant(grant)
+        # True from `end` on.
+        self.is_final = False
         self._flags: list[usage_pb2.RecordFlag.ValueType] = []
 
     def take_grant(self, grant: ResolveKeyResponse) -> None:
@@ -122,6 +124,7 @@ class CallRecord:
         self.wire.error_type = error_type
         self.wire.latency_ms = self.arrival.elapsed_ms()
         self.wire.flags[:] = self._flags
+        self.is_final = True
         return self.wire
 
 

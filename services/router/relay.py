@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from services.common.errors import DomainError
 from services.router.attempts import OpenStream
@@ -10,7 +11,7 @@ from services.router.error_bodies import error_event
 from services.router.errors import ClientGoneError
 from services.router.estimation import estimate_chat_usage
 from services.router.event_stream import ChatEventStream, EventTooLongError
-from services.router.metrics import ATTEMPTS
+from services.router.metrics import count_attempt
 from services.router.recording import Recorder
 from services.router.records import CallRecord
 from services.router.routing import Failure
@@ -20,6 +21,7 @@ from tollgate.ledger.v1 import usage_pb2
 
 # How long to go on reading for the usage when nobody listens any more.
 DRAIN_SECONDS_MAX = 30
+STALLED_SECONDS_MAX = 60
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -53,19 +55,29 @@ class StreamRelay:
         await self._send(send, ending)
 
     async def _pump(self, send: Send) -> None:
+        # The provider's own limits are below this; only a client that takes nothing can hold us up for so long.
+        seconds_max = self._stream.upstream.provider.total_timeout_seconds + STALLED_SECONDS_MAX
         try:
-            chunk: bytes | None = self._stream.first_chunk
-            while chunk is not None:
-                await self._send(send, self._events.feed(chunk))
-                if self._client_gone:
-                    await self._drain()
-                    return
-                chunk = await self._stream.answer.read_chunk()
-            await self._send(send, self._events.end())
+            async with asyncio.timeout(seconds_max):
+                await self._pass_on(send)
+            if self._client_gone:
+                await self._drain()
+        except TimeoutError:
+            self._client_gone = True
         except UpstreamError as error:
             self._failure = error.failure
         except EventTooLongError:
             self._failure = Failure("bad_answer", self._stream.answer.status)
+
+    async def _pass_on(self, send: Send) -> None:
+        """Until the answer ends, or nobody is there any more."""
+        chunk: bytes | None = self._stream.first_chunk
+        while chunk is not None:
+            await self._send(send, self._events.feed(chunk))
+            if self._client_gone:
+                return
+            chunk = await self._stream.answer.read_chunk()
+        await self._send(send, self._events.end())
 
     async def _drain(self) -> None:
         """Reads on for the usage, where the provider is configured so."""
@@ -93,8 +105,9 @@ class StreamRelay:
             self._failure = Failure("broken_stream", self._stream.answer.status)
         error_type = self._failure.error_type if self._failure is not None else ""
         self._record.end_attempt(self._stream.answer.status, self._failure)
-        ATTEMPTS.labels(self._stream.planned.candidate.provider, error_type).inc()
-        await self._take_usage()
+        count_attempt(self._stream.planned.candidate.provider, error_type)
+        with suppress(asyncio.CancelledError):  # Cut off while estimating: a record without usage is better than none.
+            await self._take_usage()
         record = self._record.end(self._outcome(), self._stream.answer.status, error_type)
         try:
             await self._recorder.finish(record)

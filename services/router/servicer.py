@@ -1,14 +1,15 @@
 """The model routes over gRPC: the same calls, the same core."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from typing import Any, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
 
 from services.common.errors import DomainError, ErrorKind
 from services.common.grpc_calls import Context, headers_of
-from services.router.calls import Calls, Headers, StreamedAnswer, WholeAnswer
+from services.router.admission import ReadBody
+from services.router.calls import Calls, StreamedAnswer, WholeAnswer
 from services.router.errors import ClientGoneError, ProviderFailedError
 from services.router.records import Arrival
 from tollgate.router.v1.inference_service_pb2 import (
@@ -21,6 +22,7 @@ from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceServic
 
 # Pieces that may wait for a slow client before the provider is read no further.
 _PIECES_MAX = 16
+_Result = TypeVar("_Result")
 
 
 class ProviderRefusedError(DomainError):
@@ -41,78 +43,106 @@ class InferenceServicer(InferenceServiceServicer):
     async def CreateChatCompletion(
         self, request: CreateChatCompletionRequest, context: Context
     ) -> CreateChatCompletionResponse:
-        answer = await self._answer(request.body.data, context, streams=False)
+        arrival = Arrival()
+        call = self._calls.answer(arrival, headers_of(context), _reader(request.body.data), streams=False)
+        # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
+        task = self._run(call)
+        answer = await _head(arrival, asyncio.shield(task), context)
         assert isinstance(answer, WholeAnswer)  # noqa: S101 narrows the type
-        return CreateChatCompletionResponse(body=_body(answer.headers, answer.body))
+        return CreateChatCompletionResponse(body=HttpBody(content_type=_content_type(answer), data=answer.body))
 
     async def StreamChatCompletion(
         self, request: StreamChatCompletionRequest, context: Context
     ) -> AsyncIterator[StreamChatCompletionResponse]:
-        answer = await self._answer(request.body.data, context, streams=True)
-        assert isinstance(answer, StreamedAnswer)  # noqa: S101 narrows the type
-        content_type = _content_type(answer.headers)
-        async for piece in _Pieces(answer, self._running):
-            yield StreamChatCompletionResponse(body=HttpBody(content_type=content_type, data=piece))
-            content_type = ""
+        arrival = Arrival()
+        pieces = _Pieces()
+        self._run(
+            pieces.fill(self._calls.answer(arrival, headers_of(context), _reader(request.body.data), streams=True))
+        )
+        try:
+            answer = await _head(arrival, pieces.answer, context)
+            content_type = _content_type(answer)
+            while (piece := await pieces.next()) is not None:
+                yield StreamChatCompletionResponse(body=HttpBody(content_type=content_type, data=piece))
+                content_type = ""
+        finally:
+            pieces.stop()
 
     async def wait_for_running(self) -> None:
         """Returns when every record is made."""
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _answer(self, body: bytes, context: Context, *, streams: bool) -> WholeAnswer | StreamedAnswer:
-        arrival = Arrival()
-
-        async def read_body() -> bytes:
-            return body
-
-        # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
-        task = asyncio.create_task(self._calls.answer(arrival, headers_of(context), read_body, streams=streams))
+    def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.create_task(coroutine)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        try:
-            answer = await asyncio.shield(task)
-        except DomainError:
-            await context.send_initial_metadata((("x-tollgate-request-id", str(arrival.request_id)),))
-            raise
-        await context.send_initial_metadata(_metadata(answer.headers))
-        if isinstance(answer, WholeAnswer) and answer.status >= 400:
-            raise _refusal(answer)
-        return answer
+        return task
 
 
 class _Pieces:
     """A relayed stream, turned from being sent into being read. The relay runs on when the reader stops."""
 
-    def __init__(self, answer: StreamedAnswer, running: set[asyncio.Task[Any]]) -> None:
+    def __init__(self) -> None:
+        # There when the head of the answer is.
+        self.answer: asyncio.Future[WholeAnswer | StreamedAnswer] = asyncio.get_running_loop().create_future()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES_MAX)
         self._is_read = True
-        self._relay = asyncio.create_task(self._run(answer))
-        running.add(self._relay)
-        self._relay.add_done_callback(running.discard)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def fill(self, call: Awaitable[WholeAnswer | StreamedAnswer]) -> None:
         try:
-            while (piece := await self._pieces.get()) is not None:
-                yield piece
-            await self._relay
-        finally:
-            self._is_read = False
-            # The relay may be waiting for room in the queue.
-            while not self._pieces.empty():
-                self._pieces.get_nowait()
+            answer = await call
+        except Exception as error:
+            if not self.answer.cancelled():
+                self.answer.set_exception(error)
+            return
+        if not self.answer.cancelled():
+            self.answer.set_result(answer)
+        if isinstance(answer, StreamedAnswer):
+            try:
+                await answer.relay(self._send)
+            finally:
+                if self._is_read:
+                    await self._pieces.put(None)
 
-    async def _run(self, answer: StreamedAnswer) -> None:
-        try:
-            await answer.relay(self._send)
-        finally:
-            if self._is_read:
-                await self._pieces.put(None)
+    async def next(self) -> bytes | None:
+        """The next piece; None at the end."""
+        return await self._pieces.get()
+
+    def stop(self) -> None:
+        """Nobody reads any more."""
+        self._is_read = False
+        # The relay may be waiting for room.
+        while not self._pieces.empty():
+            self._pieces.get_nowait()
 
     async def _send(self, piece: bytes) -> None:
         if not self._is_read:
             raise ClientGoneError
         await self._pieces.put(piece)
+
+
+async def _head(
+    arrival: Arrival, coming: Awaitable[WholeAnswer | StreamedAnswer], context: Context
+) -> WholeAnswer | StreamedAnswer:
+    """The answer, once its head has been sent. Raises what the call was refused for."""
+    try:
+        answer = await coming
+    except DomainError:
+        await context.send_initial_metadata((("x-tollgate-request-id", str(arrival.request_id)),))
+        raise
+    headers = [(name, value) for name, value in answer.headers if name.startswith("x-tollgate-")]
+    await context.send_initial_metadata(headers)
+    if isinstance(answer, WholeAnswer) and answer.status >= 400:
+        raise _refusal(answer)
+    return answer
+
+
+def _reader(body: bytes) -> ReadBody:
+    async def read_body() -> bytes:
+        return body
+
+    return read_body
 
 
 def _refusal(answer: WholeAnswer) -> DomainError:
@@ -125,13 +155,5 @@ def _refusal(answer: WholeAnswer) -> DomainError:
     )
 
 
-def _metadata(headers: Headers) -> Headers:
-    return [(name, value) for name, value in headers if name.startswith("x-tollgate-")]
-
-
-def _content_type(headers: Headers) -> str:
-    return dict(headers).get("content-type", "application/json")
-
-
-def _body(headers: Headers, data: bytes) -> HttpBody:
-    return HttpBody(content_type=_content_type(headers), data=data)
+def _content_type(answer: WholeAnswer | StreamedAnswer) -> str:
+    return dict(answer.headers).get("content-type", "application/json")

@@ -51,6 +51,12 @@ class UpstreamAnswer:
 
     async def read_whole(self) -> bytes:
         """The whole body. Raises UpstreamError."""
+        if self._announced_bytes() <= ANSWER_BYTES_MAX:
+            try:
+                return bytes(await self._response.bytes())
+            except RequestError as error:
+                raise _broken_off(error, self.status) from error
+
         chunks: list[bytes] = []
         size = 0
         while chunk := await self.read_chunk():
@@ -59,6 +65,10 @@ class UpstreamAnswer:
             if size > ANSWER_BYTES_MAX:
                 raise UpstreamError(Failure("bad_answer", self.status), f"sent more than {ANSWER_BYTES_MAX} bytes")
         return b"".join(chunks)
+
+    def _announced_bytes(self) -> float:
+        length = self._response.get_header("content-length") or ""
+        return int(length) if length.isascii() and length.isdigit() else float("inf")
 
     async def close(self) -> None:
         """Gives the connection back, or cuts it when the body is not read to its end."""
@@ -84,8 +94,6 @@ class Upstream:
         builder = (
             self._client.post(self._chat_url)
             .header("authorization", f"Bearer {api_key}", is_sensitive=True)
-            .header("content-type", "application/json")
-            .header("accept-encoding", "identity")
             .body_bytes(body)
         )
         if streamed:
@@ -112,6 +120,7 @@ def _client_for(provider: Provider) -> Client:
         .referer(False)
         .user_agent("tollgate")
         .http1_lower_case_headers()
+        .default_headers({"content-type": "application/json", "accept-encoding": "identity"})
         .connect_timeout(timedelta(seconds=provider.connect_timeout_seconds))
         .read_timeout(timedelta(seconds=provider.idle_timeout_seconds))
         .timeout(timedelta(seconds=provider.total_timeout_seconds))

@@ -10,6 +10,7 @@ from services.common.metrics import serve_metrics
 from services.common.settings import SettingError
 from services.router.admission import Admission
 from services.router.attempts import Attempts
+from services.router.call_log import CallLog
 from services.router.calls import Calls
 from services.router.directory import Directory, Resolve, refusal_from_status
 from services.router.http_face import HttpFace
@@ -38,11 +39,12 @@ class Worker:
         """Use `start`."""
         self._spool = spool
         self._channel = channel
+        self._call_log = CallLog()
         self._sender = Sender(spool.outbox, channel, settings.grpc.service_token)
         self._upstreams = [Upstream(provider) for provider in settings.providers]
         self._draining: asyncio.Task[None] | None = None
 
-        recorder = Recorder(spool)
+        recorder = Recorder(spool, self._call_log)
         key_ring = KeyRing(settings.provider_key_private)
         directory = Directory(_resolve_by(channel, settings.grpc.service_token))
         table = RoutingTable(candidate for provider in settings.providers for candidate in provider.candidates)
@@ -81,6 +83,7 @@ class Worker:
         await self._sender.stop(LAST_SEND_SECONDS)
         await self._channel.close(None)
         self._spool.close()
+        self._call_log.flush()
 
     async def _drain(self, notice_seconds: int) -> None:
         await asyncio.sleep(notice_seconds)

@@ -102,6 +102,18 @@ async def test_a_caller_that_hangs_up_on_a_plain_call_is_recorded_all_the_same(l
     assert record.usage.output_tokens == 8
 
 
+async def test_a_caller_that_hangs_up_before_the_first_piece_is_recorded_all_the_same(
+    ledger: FakeLedger, stub: Any
+) -> None:
+    key = ledger.grant()
+    call = stub.StreamChatCompletion(streamed("Hello simulate:delay_ms=500"), metadata=bearer(key), timeout=SECONDS)
+    await asyncio.sleep(0.2)
+    call.cancel()
+
+    (record,) = await ledger.records_of(key)
+    assert (record.outcome, record.usage.output_tokens) == (usage_pb2.OUTCOME_CLIENT_GONE, 8)
+
+
 async def test_refusals_name_their_reason(ledger: FakeLedger, stub: Any) -> None:
     async def refused(key: str, request: CreateChatCompletionRequest) -> tuple[grpc.StatusCode, str]:
         code, info = await reason_of(stub.CreateChatCompletion(request, metadata=bearer(key), timeout=SECONDS))

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import orjson
 from pyreqwest.response import Response
@@ -139,6 +140,19 @@ async def test_when_the_client_leaves_a_provider_may_be_cancelled_and_its_answer
     assert record.usage_source == usage_pb2.USAGE_SOURCE_ESTIMATED
     assert 0 < record.usage.output_tokens < 200
     assert record.latency_ms < 5_000
+
+
+async def test_a_client_that_leaves_before_the_first_piece_is_recorded_all_the_same(
+    router: Router, ledger: FakeLedger
+) -> None:
+    key = ledger.grant()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await router.chat(key, "Hello simulate:delay_ms=700", stream=True)
+
+    (record,) = await ledger.records_of(key)
+    assert record.outcome in (usage_pb2.OUTCOME_CLIENT_GONE, usage_pb2.OUTCOME_SUCCESS)
+    assert (record.usage_source, record.usage.output_tokens) == (usage_pb2.USAGE_SOURCE_REPORTED, 8)
 
 
 async def test_many_slow_streams_are_all_complete_and_recorded_once(router: Router, ledger: FakeLedger) -> None:
