@@ -17,7 +17,7 @@ from services.router.http_face import HttpFace
 from services.router.key_ring import KeyRing
 from services.router.recording import Recorder
 from services.router.routing import RoutingTable
-from services.router.sender import Sender
+from services.router.sender import Sender, Sweeper
 from services.router.servicer import InferenceServicer
 from services.router.settings import Settings
 from services.router.spool import Spool
@@ -40,13 +40,15 @@ class Worker:
         self._spool = spool
         self._channel = channel
         self._call_log = CallLog()
-        self._sender = Sender(spool.outbox, channel, settings.grpc.service_token)
+        token = settings.grpc.service_token
+        self._sender = Sender(spool.outbox, channel, token)
+        self._sweeper = Sweeper(settings.spool_directory, settings.spool, channel, token)
         self._upstreams = [Upstream(provider) for provider in settings.providers]
         self._draining: asyncio.Task[None] | None = None
 
         recorder = Recorder(spool, self._call_log)
         key_ring = KeyRing(settings.provider_key_private)
-        directory = Directory(_resolve_by(channel, settings.grpc.service_token))
+        directory = Directory(_resolve_by(channel, token))
         table = RoutingTable(candidate for provider in settings.providers for candidate in provider.candidates)
         admission = Admission(directory, table, key_ring, recorder)
         attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring)
@@ -65,6 +67,7 @@ class Worker:
         _serve_metrics(settings)
         await worker._grpc.start()
         worker._sender.start()
+        worker._sweeper.start()
         return worker
 
     def begin_drain(self, notice_seconds: int) -> None:
@@ -80,6 +83,7 @@ class Worker:
             await self._draining
         for upstream in self._upstreams:
             await upstream.close()
+        await self._sweeper.stop()
         await self._sender.stop(LAST_SEND_SECONDS)
         await self._channel.close(None)
         self._spool.close()
