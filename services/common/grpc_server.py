@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,9 +102,10 @@ class GrpcServer:
         """Raises SettingError when the address is taken."""
         address = self._settings.listen_address
         try:
+            _try_to_bind(address, reuse_port=self._settings.reuse_port)
             if self._server.add_insecure_port(address) == 0:
                 raise RuntimeError
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise SettingError(f"cannot listen on {address}; is something else using the port?") from error
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -112,6 +114,15 @@ class GrpcServer:
         """Says "not serving", lets running calls finish for the drain time, then ends."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+
+
+def _try_to_bind(address: str, *, reuse_port: bool) -> None:
+    """Raises OSError when the address cannot be had. gRPC would print a line of its own about that."""
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
+        probe.bind((host.strip("[]"), int(port)))
 
 
 def stop_signal() -> asyncio.Event:

@@ -47,9 +47,9 @@ async def serve(settings: Settings) -> None:
     engine = open_database(settings.database_url, statement_seconds=STATEMENT_SECONDS)
     try:
         await check_database(engine)
+        serve_metrics(settings.metrics_address)
         server = GrpcServer(settings.server, DatabaseKeyDirectory(engine), services_over(engine, _now))
         await server.start()
-        serve_metrics(settings.metrics_address)
         await stopped.wait()
         await server.stop()
     finally:
