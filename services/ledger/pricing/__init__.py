@@ -18,6 +18,7 @@ from services.ledger.pricing.prices import (
     EVERY_DAY,
     MINUTES_PER_DAY,
     PRICE_DECIMALS,
+    PRICE_LIMIT,
     ImagePrice,
     Prices,
     Rates,
@@ -25,6 +26,7 @@ from services.ledger.pricing.prices import (
     Tier,
     Unit,
     Window,
+    check_decimal,
 )
 from services.ledger.pricing.usage import ImageCount, OutputImages, Quantities, Usage, normalise
 
@@ -33,6 +35,7 @@ __all__ = [
     "EVERY_DAY",
     "MINUTES_PER_DAY",
     "PRICE_DECIMALS",
+    "PRICE_LIMIT",
     "AmountTooLargeError",
     "CostLine",
     "Funding",
@@ -50,6 +53,7 @@ __all__ = [
     "Unit",
     "Usage",
     "Window",
+    "check_decimal",
     "normalise",
     "price_call",
 ]

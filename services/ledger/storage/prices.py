@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
+from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -184,6 +185,25 @@ class PriceStore:
         row = discount_to_row(draft) | {"discount_id": discount_id, "create_time": now}
         stored = await self._connection.execute(insert(discount).values(row).returning(discount))
         return discount_from_row(stored.one())
+
+    async def newest_discount(
+        self, organization_id: str | None, provider: str | None, model: str | None
+    ) -> Discount | None:
+        """The discount that was given last for this very target, ended or not."""
+        statement = (
+            select(discount)
+            .where(
+                discount.c.organization_id.is_not_distinct_from(
+                    None if organization_id is None else UUID(organization_id)
+                ),
+                discount.c.provider.is_not_distinct_from(provider),
+                discount.c.model.is_not_distinct_from(model),
+            )
+            .order_by(discount.c.discount_id.desc())
+            .limit(1)
+        )
+        row = (await self._connection.execute(statement)).first()
+        return None if row is None else discount_from_row(row)
 
     async def find_discount(self, discount_id: int) -> Discount | None:
         row = (await self._connection.execute(select(discount).where(discount.c.discount_id == discount_id))).first()
