@@ -59,7 +59,8 @@ class Sender:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.drain(), drain_seconds)
+            async with asyncio.timeout(drain_seconds):
+                await self.drain()
         if self._outbox.depth:
             log.warning("stopped with %d records unsent; they stay in the spool", self._outbox.depth)
 

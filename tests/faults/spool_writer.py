@@ -7,13 +7,13 @@ sent <producer> <epoch> <sequence> <request id> <digest>   a record reached the 
 """
 
 import asyncio
-import hashlib
 import os
 import random
 import sys
 from pathlib import Path
 
 from services.router.spool import Spool
+from tests.faults.spool_oracle import digest_of
 from tests.integration.router.spool_records import SMALL, a_begun, a_finished, rows_of
 
 CALLER_COUNT = 16
@@ -41,7 +41,7 @@ async def ship_for_ever(spool: Spool, dice: random.Random) -> None:
         await spool.outbox.wait(0.05)
         while (batch := await spool.outbox.read()) is not None:
             for producer, epoch, sequence, record in rows_of(batch):
-                digest = hashlib.sha256(record.SerializeToString(deterministic=True)).hexdigest()
+                digest = digest_of(record)
                 say("sent", producer, epoch, sequence, record.request_id, digest)
             await asyncio.sleep(dice.random() / 50)
             spool.outbox.commit(batch, batch.last_sequence)

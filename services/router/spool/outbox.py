@@ -88,7 +88,9 @@ class Outbox:
     async def wait(self, seconds: float) -> None:
         """Returns when a record has come since the last `read`, or after a while."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._arrived.wait(), seconds)
+            # Not wait_for, which in Python 3.11 swallows a cancellation that comes with a record.
+            async with asyncio.timeout(seconds):
+                await self._arrived.wait()
 
     async def read(self) -> Batch | None:
         """The oldest records that are not committed, or None when there is nothing to send.

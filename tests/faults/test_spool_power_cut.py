@@ -1,0 +1,119 @@
+"""The machine stops: of what was not synced, any page may be there or not. What was promised is there all the same."""
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from services.router.spool import Spool
+from services.router.spool.segment import Segment
+from tests.faults.spool_oracle import Oracle
+from tests.integration.router.spool_records import (
+    SMALL,
+    a_begun,
+    a_finished,
+    rows_of,
+    segment_paths,
+)
+
+LIFE_COUNT = 20
+CALLER_COUNT = 24
+PAGE_BYTES = 4096
+
+
+class Disk:
+    """Knows what of each segment has been synced."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._durable_ends: dict[str, int] = {}
+        sync = Segment.sync
+
+        def noted_sync(segment: Segment) -> None:
+            end = segment.end
+            sync(segment)
+            self._durable_ends[segment.path.name] = end
+
+        monkeypatch.setattr(Segment, "sync", noted_sync)
+
+    def cut_power(self, directory: Path, survivors: Path, dice: random.Random) -> None:
+        """Copies what the machine finds when it starts again."""
+        shutil.copytree(directory, survivors)
+        for path in segment_paths(survivors):
+            durable_end = self._durable_ends.get(path.name, 0)
+            if durable_end == 0 and dice.random() < 0.5:
+                # Its name had not become durable.
+                path.unlink()
+            else:
+                path.write_bytes(forget_pages(path.read_bytes(), durable_end, dice))
+
+
+def forget_pages(data: bytes, durable_end: int, dice: random.Random) -> bytes:
+    """Every page behind the durable end is as it is, or as it was: zeros, or its durable beginning and zeros."""
+    found = bytearray(data)
+    for start in range(durable_end // PAGE_BYTES * PAGE_BYTES, len(data), PAGE_BYTES):
+        if dice.random() < 0.5:
+            first, end = max(start, durable_end), min(start + PAGE_BYTES, len(data))
+            found[first:end] = bytes(end - first)
+    return bytes(found)
+
+
+async def call_for_ever(spool: Spool, oracle: Oracle, dice: random.Random) -> None:
+    while True:
+        begun = a_begun()
+        oracle.begun.add(begun.request_id)
+        spool.begin(begun, credit_funded=False)
+        await asyncio.sleep(dice.choice((0, 0, 0, 0.001, 0.05)))
+        await spool.finish(a_finished(begun))
+        oracle.done.add(begun.request_id)
+
+
+async def ship(spool: Spool, oracle: Oracle) -> None:
+    """Everything there is, as a sender does: where the ledger misses something, the spool is told."""
+    while (batch := await spool.outbox.read()) is not None:
+        if batch.first_sequence > oracle.committed_sequence(batch) + 1:
+            spool.outbox.rewind(batch, oracle.committed_sequence(batch))
+            continue
+        oracle.record_rows(rows_of(batch))
+        await asyncio.sleep(0)
+        spool.outbox.commit(batch, batch.last_sequence)
+
+
+async def ship_for_ever(spool: Spool, oracle: Oracle) -> None:
+    while True:
+        await spool.outbox.wait(0.01)
+        await ship(spool, oracle)
+
+
+async def live_until_power_is_cut(
+    directory: Path, survivors: Path, disk: Disk, oracle: Oracle, dice: random.Random
+) -> None:
+    spool = Spool.open(directory, SMALL)
+    work = [ship_for_ever(spool, oracle), *(call_for_ever(spool, oracle, dice) for _ in range(CALLER_COUNT))]
+    tasks = [asyncio.create_task(task) for task in work]
+    await asyncio.sleep(dice.uniform(0.02, 0.2))
+    disk.cut_power(directory, survivors, dice)
+    failed = [task for task in tasks if task.done()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    spool.close()
+    await asyncio.gather(*failed)
+
+
+async def test_a_machine_that_stops_at_any_moment_has_every_promised_record_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(7)
+    disk = Disk(monkeypatch)
+    oracle = Oracle()
+    for life in range(LIFE_COUNT):
+        await live_until_power_is_cut(tmp_path / str(life), tmp_path / str(life + 1), disk, oracle, dice)
+
+    last = Spool.open(tmp_path / str(LIFE_COUNT), SMALL)
+    await ship(last, oracle)
+    last.close()
+
+    assert len(oracle.done) > 1_000
+    oracle.check_promises()
