@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
 
-from services.ledger.pricing import Line
+from services.ledger.pricing import CostLine, Line
 from services.ledger.records import PricedRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
 
@@ -26,12 +26,14 @@ class MoneyKey(NamedTuple):
     model: str
     funding: int
     line: int
+    # Whether credits paid.
+    charged: bool
     price_version_id: int
     discount: Decimal
 
 
 # What cost lines add up to, in the order of the sums in `money_by_day`.
-MONEY = ("line_count", "quantity", "list_cost_pico", "cost_pico", "charged_list_cost_pico", "charged_pico")
+MONEY = ("line_count", "quantity", "list_cost_pico", "cost_pico")
 
 
 class DayKey(NamedTuple):
@@ -53,31 +55,47 @@ Sums = list[int]
 def money_by_day(records: Iterable[PricedRecord]) -> dict[MoneyKey, Sums]:
     """The cost lines of these records, by everything that a statement tells apart."""
     money: dict[MoneyKey, Sums] = {}
+    # What lines of like records have in common is put together once: there are many lines, and few keys.
+    of_calls: dict[tuple[object, ...], dict[tuple[object, ...], Sums]] = {}
     for one in records:
-        record, version_id = one.record, one.price_version_id or NO_PRICE_VERSION
-        day = record.start_time.date()
+        record = one.record
+        call = (
+            record.organization_id,
+            record.start_time.date(),
+            record.provider,
+            record.model,
+            record.funding,
+            one.price_version_id,
+        )
+        of_lines = of_calls.get(call)
+        if of_lines is None:
+            of_lines = of_calls[call] = {}
         for line in one.priced.lines:
-            key = MoneyKey(
-                record.organization_id,
-                day,
-                record.provider,
-                record.model,
-                record.funding,
-                line.line,
-                NO_PRICE_VERSION if line.line is Line.DATA_STORAGE else version_id,
-                line.discount,
-            )
-            sums = money.get(key)
+            of_line = (line.line, line.charged, line.discount)
+            sums = of_lines.get(of_line)
             if sums is None:
-                sums = money[key] = [0] * len(MONEY)
+                sums = of_lines[of_line] = money.setdefault(_money_key(one, line), [0] * len(MONEY))
             sums[0] += 1
             sums[1] += line.quantity
             sums[2] += line.list_cost_pico
             sums[3] += line.cost_pico
-            if line.charged:
-                sums[4] += line.list_cost_pico
-                sums[5] += line.cost_pico
     return money
+
+
+def _money_key(one: PricedRecord, line: CostLine) -> MoneyKey:
+    record = one.record
+    version_id = None if line.line is Line.DATA_STORAGE else one.price_version_id
+    return MoneyKey(
+        record.organization_id,
+        record.start_time.date(),
+        record.provider,
+        record.model,
+        record.funding,
+        line.line,
+        line.charged,
+        NO_PRICE_VERSION if version_id is None else version_id,
+        line.discount,
+    )
 
 
 def records_by_day(hours: Mapping[HourKey, Figures]) -> dict[DayKey, Sums]:

@@ -10,7 +10,7 @@ from psycopg import Connection
 from services.ledger.pricing import OutputImages, Quantities
 from services.ledger.records import PricedRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
-from services.ledger.storage import copy_binary
+from services.ledger.storage import copy_binary, daily
 from services.ledger.storage.copy_binary import FixedArray, FixedFields
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,6 +64,7 @@ def prepare_session(connection: Connection) -> None:
     """Makes what a connection needs before its first batch."""
     connection.execute(_CREATE_STAGING)
     connection.execute(_CREATE_HOUR_STAGING)
+    daily.prepare_session(connection)
 
 
 def claim_keys(

@@ -52,12 +52,12 @@ async def test_a_day_s_money_is_kept_by_line_and_price_version_before_and_after_
 ) -> None:
     await recorder.record(a_request(a_record(organization_id), a_record(organization_id, payload_retained=True)))
 
-    columns = "line, price_version_id, discount, line_count, quantity, list_cost_pico, cost_pico, charged_pico"
+    columns = "line, charged, price_version_id, discount, line_count, quantity, list_cost_pico, cost_pico"
     assert [tuple(map(float, row)) for row in money_of(database, organization_id, columns)] == [
-        (INPUT, 1, 0.2, 2, 800, 2_000_000_000, 1_600_000_000, 1_600_000_000),
-        (CACHED_INPUT, 1, 0.2, 2, 1_200, 1_500_000_000, 1_200_000_000, 1_200_000_000),
-        (OUTPUT, 1, 0.2, 2, 400, 4_000_000_000, 3_200_000_000, 3_200_000_000),
-        (DATA_STORAGE, 0, 0, 1, 1_200, 12_000_000, 12_000_000, 12_000_000),
+        (INPUT, True, 1, 0.2, 2, 800, 2_000_000_000, 1_600_000_000),
+        (CACHED_INPUT, True, 1, 0.2, 2, 1_200, 1_500_000_000, 1_200_000_000),
+        (OUTPUT, True, 1, 0.2, 2, 400, 4_000_000_000, 3_200_000_000),
+        (DATA_STORAGE, True, 0, 0, 1, 1_200, 12_000_000, 12_000_000),
     ]
 
 
@@ -66,11 +66,13 @@ async def test_own_keys_are_shown_apart_and_charged_nothing(
 ) -> None:
     await recorder.record(a_request(a_record(organization_id), a_record(organization_id, funding=2)))
 
-    columns = "funding, sum(cost_pico), sum(charged_list_cost_pico), sum(charged_pico)"
-    query = f"SELECT {columns} FROM ledger.money_day WHERE organization_id = %s GROUP BY 1 ORDER BY 1"
+    query = """
+        SELECT funding, charged, sum(list_cost_pico), sum(cost_pico)
+          FROM ledger.money_day WHERE organization_id = %s GROUP BY 1, 2 ORDER BY 1
+    """
     with psycopg.connect(database.admin_url) as connection:
-        rows = connection.execute(query.encode(), (organization_id,)).fetchall()
-    assert rows == [(1, COST_PICO * 8 // 10, COST_PICO, COST_PICO * 8 // 10), (2, COST_PICO * 8 // 10, 0, 0)]
+        rows = connection.execute(query, (organization_id,)).fetchall()
+    assert rows == [(1, True, COST_PICO, COST_PICO * 8 // 10), (2, False, COST_PICO, COST_PICO * 8 // 10)]
 
 
 async def test_a_day_counts_all_its_records_those_without_lines_too(
@@ -109,8 +111,7 @@ async def test_days_agree_with_the_journal(recorder: Recorder, database: Databas
 
     revenue, discount = 5, 6
     journal = books_of(database, organization_id).journal
-    columns = "charged_list_cost_pico, charged_pico"
-    money = money_of(database, organization_id, columns)
+    money = money_of(database, organization_id, "list_cost_pico * charged::int, cost_pico * charged::int")
     assert sum(gross for gross, _ in money) == journal[revenue]
     assert sum(gross - net for gross, net in money) == -journal[discount]
     ((_, count, *_, charged),) = records_of(database, organization_id)

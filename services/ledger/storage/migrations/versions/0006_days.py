@@ -18,28 +18,27 @@ def upgrade() -> None:
     op.execute("""
         -- What cost lines of a day add up to. Written with the records, never deleted.
         CREATE TABLE ledger.money_day (
-            organization_id        UUID NOT NULL,
+            organization_id  UUID NOT NULL,
             -- The day in UTC of the records' start_time.
-            day                    DATE NOT NULL,
-            provider               TEXT NOT NULL,
-            model                  TEXT NOT NULL,
+            day              DATE NOT NULL,
+            provider         TEXT NOT NULL,
+            model            TEXT NOT NULL,
             -- tollgate.ledger.v1.Funding
-            funding                SMALLINT NOT NULL,
+            funding          SMALLINT NOT NULL,
             -- services.ledger.pricing.Line
-            line                   SMALLINT NOT NULL,
+            line             SMALLINT NOT NULL,
+            -- Whether credits paid.
+            charged          BOOLEAN NOT NULL,
             -- 0 for lines that have no price from the price book: DATA_STORAGE.
-            price_version_id       BIGINT NOT NULL,
-            discount               NUMERIC NOT NULL CHECK (discount BETWEEN 0 AND 1),
+            price_version_id BIGINT NOT NULL,
+            discount         NUMERIC NOT NULL CHECK (discount BETWEEN 0 AND 1),
             -- A record may have several lines of one kind.
-            line_count             BIGINT NOT NULL,
-            quantity               NUMERIC(38,0) NOT NULL,
+            line_count       BIGINT NOT NULL,
+            quantity         NUMERIC(38,0) NOT NULL,
             -- Before the discount, and after it.
-            list_cost_pico         NUMERIC(38,0) NOT NULL,
-            cost_pico              NUMERIC(38,0) NOT NULL,
-            -- The same of those lines that are charged to credits.
-            charged_list_cost_pico NUMERIC(38,0) NOT NULL,
-            charged_pico           NUMERIC(38,0) NOT NULL,
-            PRIMARY KEY (organization_id, day, provider, model, funding, line, price_version_id, discount)
+            list_cost_pico   NUMERIC(38,0) NOT NULL,
+            cost_pico        NUMERIC(38,0) NOT NULL,
+            PRIMARY KEY (organization_id, day, provider, model, funding, line, charged, price_version_id, discount)
         ) WITH (fillfactor = 70)
     """)
     protect_tenant_table(op, "money_day", reported=False)
@@ -67,16 +66,15 @@ def _fill_from_detail() -> None:
     # Nothing has expired yet, so detail still says it all.
     op.execute("""
         INSERT INTO ledger.money_day
-        SELECT organization_id, (start_time AT TIME ZONE 'UTC')::date, provider, model, funding, each_line.line,
+        SELECT organization_id, (start_time AT TIME ZONE 'UTC')::date, provider, model, funding,
+               each_line.line, each_line.charged,
                CASE WHEN each_line.line = 13 THEN 0 ELSE COALESCE(price_version_id, 0) END, each_line.discount,
-               count(*), sum(each_line.quantity), sum(each_line.list_cost_pico), sum(each_line.cost_pico),
-               COALESCE(sum(each_line.list_cost_pico) FILTER (WHERE each_line.charged), 0),
-               COALESCE(sum(each_line.cost_pico) FILTER (WHERE each_line.charged), 0)
+               count(*), sum(each_line.quantity), sum(each_line.list_cost_pico), sum(each_line.cost_pico)
           FROM ledger.usage_record
          CROSS JOIN LATERAL unnest(
                line, line_quantity, line_discount, line_cost_pico, line_list_cost_pico, line_charged
            ) AS each_line (line, quantity, discount, cost_pico, list_cost_pico, charged)
-         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
     """)
     op.execute("""
         INSERT INTO ledger.record_day
