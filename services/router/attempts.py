@@ -105,8 +105,9 @@ class Attempts:
     async def _whole(self, record: CallRecord, planned: PlannedAttempt, answer: UpstreamAnswer) -> WholeCompletion:
         body = await answer.read_whole()
         message = _json_object(body)
-        if message is None:
-            raise UpstreamError(Failure("bad_answer", answer.status), "answered with something that is not JSON")
+        if not isinstance(message.get("choices"), list):
+            # A page of HTML, half a JSON, or an error that says 200.
+            raise UpstreamError(Failure("bad_answer", answer.status), "answered with something that is no completion")
         record.end_attempt(answer.status)
         count_attempt(planned.candidate.provider, "")
         return WholeCompletion(planned, answer.status, answer.content_type, body, message)
@@ -120,9 +121,10 @@ class Attempts:
         return OpenStream(planned, upstream, answer, first_chunk)
 
 
-def _json_object(body: bytes) -> Mapping[str, Any] | None:
+def _json_object(body: bytes) -> Mapping[str, Any]:
+    """The object; empty when it is none."""
     try:
         message = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
-    return message if isinstance(message, dict) else None
+        return {}
+    return message if isinstance(message, dict) else {}

@@ -15,7 +15,6 @@ from grpc_status import rpc_status
 from services.common.authentication import Caller, Scope
 from services.common.errors import (
     DomainError,
-    ForbiddenError,
     InvalidApiKeyError,
     InvalidRequestError,
     NotFoundError,
@@ -156,8 +155,6 @@ def refusal_from_status(error: grpc.aio.AioRpcError) -> DomainError:
         return InvalidApiKeyError()
     if code is grpc.StatusCode.NOT_FOUND:
         return _worded(NotFoundError("such project"), message)
-    if code is grpc.StatusCode.PERMISSION_DENIED:
-        return _worded(ForbiddenError("This key may not do this."), message)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return _worded(InvalidRequestError("project_id", "is not valid"), message)
     return UnavailableError("Keys cannot be checked right now; try again.")

@@ -47,7 +47,8 @@ class StreamRelay:
             await self._pump(send)
         except BaseException:
             # Cut off at the end of the drain time, or a bug: either way not the provider's doing.
-            self._failure = Failure("gateway_error", self._stream.answer.status)
+            if not self._client_gone:
+                self._failure = Failure("gateway_error", self._stream.answer.status)
             raise
         finally:
             await self._stream.answer.close()

@@ -68,6 +68,11 @@ class InferenceServicer(InferenceServiceServicer):
         finally:
             pieces.stop()
 
+    def cut_off(self) -> None:
+        """Ends what is still running. Every call makes its record all the same."""
+        for task in self._running:
+            task.cancel()
+
     async def wait_for_running(self) -> None:
         """Returns when every record is made."""
         if self._running:
@@ -96,6 +101,9 @@ class _Pieces:
             if not self.answer.cancelled():
                 self.answer.set_exception(error)
             return
+        except asyncio.CancelledError:
+            self.answer.cancel()
+            raise
         if not self.answer.cancelled():
             self.answer.set_result(answer)
         if isinstance(answer, StreamedAnswer):

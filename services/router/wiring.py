@@ -91,11 +91,15 @@ class Worker:
 
     async def _drain(self, notice_seconds: int) -> None:
         await asyncio.sleep(notice_seconds)
-        cut_off = asyncio.get_running_loop().call_later(self._cut_off_after_seconds, self.http.cut_off)
+        cut_off = asyncio.get_running_loop().call_later(self._cut_off_after_seconds, self._cut_off)
         await self._grpc.stop()
         await self._servicer.wait_for_running()
         await self.http.wait_for_running()
         cut_off.cancel()
+
+    def _cut_off(self) -> None:
+        self.http.cut_off()
+        self._servicer.cut_off()
 
 
 def _inference_service(servicer: InferenceServicer) -> Service:

@@ -9,15 +9,20 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from pyreqwest.exceptions import PyreqwestError
 
 from services.common.sealed_secrets import new_key_settings
 from tests.integration.router.conftest import PROVIDERS, StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
-from tests.integration.router.processes import free_address
+from tests.integration.router.processes import chat_body, free_address
 from tollgate.ledger.v1 import usage_pb2
+from tollgate.router.v1.inference_service_pb2 import StreamChatCompletionRequest
+from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 SLOW = "Hello simulate:tokens=20 simulate:chunk_ms=100"
 
@@ -57,17 +62,30 @@ async def test_what_runs_longer_than_the_drain_time_is_cut_off_and_recorded(
 ) -> None:
     async with start_router(tmp_path, TOLLGATE_DRAIN_SECONDS="1") as router:
         key = ledger.grant()
-        endless = asyncio.create_task(router.chat(key, "Hello simulate:tokens=1000 simulate:chunk_ms=50", stream=True))
+        prompt = "Hello simulate:tokens=1000 simulate:chunk_ms=50"
+        endless = [
+            asyncio.create_task(router.chat(key, prompt, stream=True)),
+            asyncio.create_task(stream_by_grpc(router.grpc_address, key, prompt)),
+        ]
         await asyncio.sleep(0.5)
         start = time.monotonic()
         router.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(router.process.wait, 20)
         seconds = time.monotonic() - start
-        await asyncio.gather(endless, return_exceptions=True)
+        await asyncio.gather(*endless, return_exceptions=True)
 
-    (record,) = await ledger.records_of(key)
-    assert record.outcome == usage_pb2.OUTCOME_GATEWAY_ERROR
+    records = await ledger.records_of(key)
+    assert len(records) == 2
+    assert {record.outcome for record in records} <= {usage_pb2.OUTCOME_GATEWAY_ERROR, usage_pb2.OUTCOME_CLIENT_GONE}
     assert seconds < 6
+
+
+async def stream_by_grpc(address: str, key: str, prompt: str) -> int:
+    request = StreamChatCompletionRequest(body=HttpBody(data=chat_body(prompt, stream=True)))
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = InferenceServiceStub(channel)
+        call = stub.StreamChatCompletion(request, metadata=(("authorization", f"Bearer {key}"),))
+        return sum([len(piece.body.data) async for piece in call])
 
 
 async def test_a_killed_router_leaves_no_worker_behind_and_its_calls_are_recorded_by_the_next(
