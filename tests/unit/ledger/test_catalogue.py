@@ -135,6 +135,15 @@ def test_prices_for_batches_and_service_tiers_become_service_tiers_from_their_da
     ]
 
 
+def test_of_two_prices_for_one_service_tier_the_first_wins_price_by_price() -> None:
+    first = PriceVariant({"service_tier": "flex"}, ModelPrice(input_mtok=Decimal(2)))
+    second = PriceVariant({"service_tier": "flex"}, ModelPrice(input_mtok=Decimal(9), output_mtok=Decimal(3)))
+
+    prices = prices_of(a_model(input_mtok=Decimal(4), output_mtok=Decimal(8), variants=[first, second]))
+
+    assert prices.service_tiers == (ServiceTier(name="flex", rates=rates(INPUT_TOKEN=2, OUTPUT_TOKEN=3)),)
+
+
 def test_circumstances_that_a_record_does_not_tell_are_listed_and_left_out() -> None:
     fast = PriceVariant({"speed": "fast"}, ModelPrice(input_mtok=Decimal(8)))
 

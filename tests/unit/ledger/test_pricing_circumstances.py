@@ -90,7 +90,8 @@ def at(hour: int, minute: int = 0, second: int = 0, *, day: int = 4, zone: timez
 
 NIGHT = Window(start_minute=16 * 60 + 30, end_minute=30, rates=per_million(input="1"))
 WEEKEND = Window(start_minute=0, end_minute=1440, weekdays=frozenset({6, 7}), rates=per_million(input="2"))
-BY_TIME = Prices(base=per_million(input="3", output="4"), windows=(WEEKEND, NIGHT))
+MORNING = Window(start_minute=9 * 60, end_minute=10 * 60, rates=per_million(input="5"))
+BY_TIME = Prices(base=per_million(input="3", output="4"), windows=(WEEKEND, NIGHT, MORNING))
 
 
 @pytest.mark.parametrize(
@@ -100,10 +101,25 @@ BY_TIME = Prices(base=per_million(input="3", output="4"), windows=(WEEKEND, NIGH
         (at(16, 30), "1"),
         (at(0, 29, 59), "1"),
         (at(0, 30), "3"),
-        (at(20, day=9), "2"),
+        (at(8, 59, 59), "3"),
+        (at(9, 0), "5"),
+        (at(9, 59, 59), "5"),
+        (at(10, 0), "3"),
+        (at(9, day=9), "2"),
         (at(2, 30, day=5, zone=timezone(timedelta(hours=8))), "1"),
     ],
-    ids=["before", "at the start", "just before the end", "at the end", "on a Saturday", "in another zone"],
+    ids=[
+        "before one past midnight",
+        "at its start",
+        "just before its end",
+        "at its end",
+        "before one within the day",
+        "at the start of that",
+        "just before the end of that",
+        "at the end of that",
+        "where two hold, in the first",
+        "in another zone",
+    ],
 )
 def test_a_window_holds_from_its_start_until_just_before_its_end(start_time: datetime, input_price: str) -> None:
     call = a_call(Usage(input_tokens=10, output_tokens=10), BY_TIME, start_time=start_time)
