@@ -68,8 +68,7 @@ class ActivityQuery:
         start_time = usage_record.c.start_time
         lines = _lines_of_record()
         source = usage_record.join(lines, true())
-        sums = [*_counts(), *_tokens(), *_money(lines)]
-        return self._grouped(source, usage_record, start_time, sums).where(
+        return self._grouped(source, usage_record, start_time, _sums_of_detail(lines)).where(
             start_time >= self.timeline.start,
             start_time < self.timeline.end,
             # Says nothing new, and is what the detail is indexed by.
@@ -103,14 +102,15 @@ class ActivityQuery:
 
 
 def figures_row_from_row(row: Row[Any]) -> FiguresRow:
-    figures = Figures(**{name: int(getattr(row, name) or 0) for name in FIGURES})
+    values: Sequence[Any] = row
+    period, funding, model, provider, group, *figures = values
     return FiguresRow(
-        period=row.period,
-        funding=row.funding,
-        model=row.model,
-        provider=row.provider,
-        group=row.group_id,
-        figures=figures,
+        period=period,
+        funding=funding,
+        model=model,
+        provider=provider,
+        group=group,
+        figures=Figures._make(map(int, figures)),
     )
 
 
@@ -120,23 +120,19 @@ def _horizon(as_of: datetime) -> ColumnElement[Any]:
     return func.date_trunc("hour", literal(as_of, TIMESTAMP(timezone=True)) - kept, "UTC")
 
 
-def _counts() -> list[ColumnElement[Any]]:
+def _sums_of_detail(lines: FromClause) -> list[ColumnElement[Any]]:
+    """Every figure in its order, as the ledger defines them for an hour."""
     status = usage_record.c.status
-    return [
-        func.count().label("request_count"),
-        func.count().filter(status.between(200, 299)).label("success_count"),
-        func.count().filter(status.between(400, 499)).label("client_error_count"),
-        func.count().filter(usage_record.c.cache_hit).label("cache_count"),
-    ]
-
-
-def _tokens() -> list[ColumnElement[Any]]:
-    return [func.sum(usage_record.c[name]).label(name) for name in _TOKENS]
-
-
-def _money(lines: FromClause) -> list[ColumnElement[Any]]:
-    own = [func.sum(usage_record.c[name]).label(name) for name in ("saved_pico", "charged_pico")]
-    return [*own, *(func.sum(column).label(column.name) for column in lines.c)]
+    counts = {
+        "request_count": func.count(),
+        "success_count": func.count().filter(status.between(200, 299)),
+        "client_error_count": func.count().filter(status.between(400, 499)),
+        "cache_count": func.count().filter(usage_record.c.cache_hit),
+    }
+    own = {name: func.sum(usage_record.c[name]) for name in (*_TOKENS, "saved_pico", "charged_pico")}
+    money = {column.name: func.sum(column) for column in lines.c}
+    sums = counts | own | money
+    return [func.coalesce(sums[name], 0).label(name) for name in FIGURES]
 
 
 def _lines_of_record() -> FromClause:

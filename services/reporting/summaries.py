@@ -4,9 +4,10 @@ Everything is a whole number here: calls, tokens, pico-USD. Only `convert` makes
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from services.reporting.periods import Timeline
 
@@ -23,9 +24,8 @@ class Dimension(Enum):
     WORKFLOW = "workflow"
 
 
-@dataclass(slots=True, kw_only=True)
-class Figures:
-    """What some calls add up to. Grows by `add`; its names are the columns of `reporting.usage_hour`."""
+class Figures(NamedTuple):
+    """What some calls add up to. Its names are the columns of `reporting.usage_hour`."""
 
     request_count: int = 0
     success_count: int = 0
@@ -50,10 +50,6 @@ class Figures:
     cost_pico: int = 0
     saved_pico: int = 0
     charged_pico: int = 0
-
-    def add(self, other: "Figures") -> None:
-        for name in FIGURES:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def error_count(self) -> int:
@@ -83,7 +79,12 @@ class Figures:
         return self.request_cost_pico + self.rejection_cost_pico
 
 
-FIGURES = tuple(figure.name for figure in fields(Figures))
+FIGURES = Figures._fields
+
+
+def add_up(parts: Sequence[Figures]) -> Figures:
+    """Column by column, which is ten times as quick as row by row. Most breakdowns have one row to add up."""
+    return parts[0] if len(parts) == 1 else Figures(*map(sum, zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +100,24 @@ class FiguresRow:
     figures: Figures
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Split:
     """Figures, in all and by who paid the provider. The two parts are the whole."""
 
-    total: Figures = field(default_factory=Figures)
-    credits: Figures = field(default_factory=Figures)
-    own_keys: Figures = field(default_factory=Figures)
+    total: Figures
+    credits: Figures
+    own_keys: Figures
 
-    def add(self, row: FiguresRow) -> None:
-        self.total.add(row.figures)
-        (self.own_keys if row.funding == OWN_KEY else self.credits).add(row.figures)
+
+def split(rows: Sequence[FiguresRow]) -> Split:
+    """What the rows add up to."""
+    paid_from_credits = [row.figures for row in rows if row.funding != OWN_KEY]
+    paid_with_own_keys = [row.figures for row in rows if row.funding == OWN_KEY]
+    return Split(
+        total=add_up(paid_from_credits + paid_with_own_keys),
+        credits=add_up(paid_from_credits),
+        own_keys=add_up(paid_with_own_keys),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +157,9 @@ def summarize(timeline: Timeline, rows: Iterable[FiguresRow], dimension: Dimensi
 
 
 def _summary(label: str, rows: list[FiguresRow], dimension: Dimension) -> PeriodSummary:
-    total = Split()
-    for row in rows:
-        total.add(row)
     return PeriodSummary(
         label=label,
-        figures=total,
+        figures=split(rows),
         by_model=_breakdown(rows, _by_model),
         by_group=[] if dimension is Dimension.MODEL else _breakdown(rows, _KEYS[dimension]),
     )
@@ -185,10 +190,10 @@ _KEYS: dict[Dimension, Callable[[FiguresRow], _Key]] = {
 
 def _breakdown(rows: list[FiguresRow], key_of: Callable[[FiguresRow], _Key]) -> list[BreakdownRow]:
     """Most expensive first, then busiest, then by name: the order never depends on how rows were stored."""
-    by_key: defaultdict[_Key, Split] = defaultdict(Split)
+    by_key: defaultdict[_Key, list[FiguresRow]] = defaultdict(list)
     for row in rows:
-        by_key[key_of(row)].add(row)
-    breakdown = [BreakdownRow(id=name, provider=provider, figures=split) for (name, provider), split in by_key.items()]
+        by_key[key_of(row)].append(row)
+    breakdown = [BreakdownRow(name, provider, split(some)) for (name, provider), some in by_key.items()]
     return sorted(breakdown, key=_rank)
 
 
