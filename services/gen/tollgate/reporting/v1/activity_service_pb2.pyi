@@ -38,7 +38,7 @@ class GetActivityRequest(_message.Message):
     from_date: _builtins.str
     """First day, `YYYY-MM-DD`, inclusive. Needs `to`; both override `days`."""
     to_date: _builtins.str
-    """Last day, `YYYY-MM-DD`, inclusive. Needs `from`."""
+    """Last day, `YYYY-MM-DD`, inclusive. Needs `from`, and is within 366 days of it."""
     project_id: _builtins.str
     """Only this project. A project key may name only its own."""
     api_key_id: _builtins.str
@@ -81,7 +81,9 @@ class GetActivityResponse(_message.Message):
     ACTIVITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def activity(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActivityPeriod]:
-        """With `from` and `to`, one for each day, idle ones included; with `days`, only those with calls."""
+        """With `from` and `to`, one for each day that the plan still shows, idle ones included; with `days`, only those with
+        calls.
+        """
 
     def __init__(
         self,

@@ -50,7 +50,8 @@ class ActivityServiceServicer:
         """Returns one entry per day, or per hour, in ascending order.
 
         Fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` when a filter names what is not
-        the caller's. Initial metadata: `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
+        the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
+        `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

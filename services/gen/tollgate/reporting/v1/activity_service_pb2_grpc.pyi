@@ -37,7 +37,8 @@ class ActivityServiceStub:
     """Returns one entry per day, or per hour, in ascending order.
 
     Fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` when a filter names what is not
-    the caller's. Initial metadata: `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
+    the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
+    `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
     """
 
 @_typing.type_check_only
@@ -49,7 +50,8 @@ class ActivityServiceAsyncStub(ActivityServiceStub):
     """Returns one entry per day, or per hour, in ascending order.
 
     Fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` when a filter names what is not
-    the caller's. Initial metadata: `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
+    the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
+    `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
     """
 
 class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,7 +66,8 @@ class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one entry per day, or per hour, in ascending order.
 
         Fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` when a filter names what is not
-        the caller's. Initial metadata: `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
+        the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
+        `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
         """
 
 def add_ActivityServiceServicer_to_server(servicer: ActivityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
