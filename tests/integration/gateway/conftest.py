@@ -1,4 +1,4 @@
-"""Front doors: one with everything behind it, one with little patience, one with nothing behind it."""
+"""Front doors: with everything behind them, with nothing, with little patience, and open to a browser."""
 
 from collections.abc import AsyncIterator
 
@@ -26,6 +26,18 @@ async def hasty_front_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     addresses = Addresses.free()
     configuration = render(CONFIGURATION, addresses).replace("timeout: 10s", "timeout: 0.1s")
     directory = tmp_path_factory.mktemp("hasty")
+    async with services_behind(addresses) as asked, envoy(configuration, addresses, directory):
+        yield FrontDoor(addresses, asked)
+
+
+@pytest.fixture(scope="session")
+async def open_front_door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FrontDoor]:
+    """One that lets a browser's page at https://dashboard.example in."""
+    addresses = Addresses.free()
+    configuration = render(CONFIGURATION, addresses).replace(
+        "allow_origin_string_match: []", 'allow_origin_string_match: [ { exact: "https://dashboard.example" } ]'
+    )
+    directory = tmp_path_factory.mktemp("open")
     async with services_behind(addresses) as asked, envoy(configuration, addresses, directory):
         yield FrontDoor(addresses, asked)
 

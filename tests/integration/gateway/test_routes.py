@@ -202,3 +202,22 @@ async def test_an_origin_that_is_not_allowed_gets_no_permission(front_door: Fron
 
     assert answer.status == 401
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/activity", "/v1/requests/7", "/v1/chat/completions"])
+async def test_an_origin_that_is_allowed_may_ask_before_it_has_a_key(open_front_door: FrontDoor, path: str) -> None:
+    origin = "https://dashboard.example"
+    preflight = await open_front_door.ask("OPTIONS", path, key=None, origin=origin, access_control_request_method="GET")
+
+    assert preflight.status == 200
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+
+
+@pytest.mark.parametrize("key", [READER_KEY, None])
+async def test_an_allowed_origin_may_read_answers_and_errors(open_front_door: FrontDoor, key: str | None) -> None:
+    answer = await open_front_door.get("/activity", key=key, origin="https://dashboard.example")
+
+    assert answer.status == (200 if key else 401)
+    assert answer.headers["access-control-allow-origin"] == "https://dashboard.example"
+    assert "x-tollgate-as-of" in answer.headers["access-control-expose-headers"]
