@@ -1,22 +1,24 @@
 """Usage on the wire ↔ values of the ledger. A value that comes out of here can be recorded."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import TypeVar
 
 from services.common.errors import InvalidRequestError, TooLargeError
-from services.common.uuid7 import parse_uuid7, time_of
 from services.ledger.errors import SequenceGapError
-from services.ledger.pricing import Funding, Outcome, OutputImages, Quantities, Usage, normalise
+from services.ledger.pricing import Funding, Outcome, OutputImages, normalise
 from services.ledger.records import (
     Attempt,
     Delivery,
     Endpoint,
     Receipt,
     Received,
+    RecordedUsage,
     RecordFlag,
     UsageRecord,
     UsageSource,
@@ -35,13 +37,18 @@ WORD_LENGTH_MAX = 64
 OUTPUT_IMAGE_KINDS_MAX = 32
 HTTP_STATUS_MAX = 999
 HASH_BYTES = 16
+# Texts that were found to be in order, remembered.
+CHECKED_MAX = 16_384
 # Clocks differ; beyond this one of them is wrong.
 AHEAD_MAX = timedelta(minutes=5)
 AGE_MAX = timedelta(days=35)
 
 _Enum = TypeVar("_Enum", bound=IntEnum)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_MS_PER_DAY = 86_400_000
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 _PROJECT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 # By number, because looking up is a tenth of making.
 _ENDPOINTS = {int(endpoint): endpoint for endpoint in Endpoint}
@@ -49,15 +56,22 @@ _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _FUNDINGS = {int(funding): funding for funding in Funding}
 _SOURCES = {int(source): source for source in UsageSource}
 _FLAGS = {int(flag): flag for flag in RecordFlag}
-_QUANTITIES = tuple(
-    field.name
-    for field in usage_pb2.Usage.DESCRIPTOR.fields
-    if field.name not in ("output_images", "cached_input_image_tokens")
-)
+_QUANTITY_NAMES = RecordedUsage._fields[:-2]
+_QUANTITIES = attrgetter(*_QUANTITY_NAMES)
 
 
 class _ProblemError(Exception):
     """What is wrong with one record: the field, and a sentence about it."""
+
+
+class _Window:
+    """Which times a record may have that is received now."""
+
+    def __init__(self, receipt_time: datetime) -> None:
+        # In microseconds since 1970.
+        self.now = (receipt_time - _EPOCH) // _MICROSECOND
+        self.first = self.now - AGE_MAX // _MICROSECOND
+        self.last = self.now + AHEAD_MAX // _MICROSECOND
 
 
 def delivery_from_proto(request: RecordUsageRequest, receipt_time: datetime) -> Delivery:
@@ -67,7 +81,8 @@ def delivery_from_proto(request: RecordUsageRequest, receipt_time: datetime) -> 
     if len(request.records) > RECORDS_MAX:
         raise TooLargeError("records", RECORDS_MAX)
     first_sequence = _first_sequence(request)
-    received = [received_from_proto(message, receipt_time) for message in request.records]
+    window = _Window(receipt_time)
+    received = [_received(message, window) for message in request.records]
     if not request.producer_id:
         return Delivery(producer_id=None, epoch=0, first_sequence=0, received=received)
     return Delivery(
@@ -99,49 +114,56 @@ def _first_sequence(request: RecordUsageRequest) -> int:
 
 def received_from_proto(message: usage_pb2.UsageRecord, receipt_time: datetime) -> Received:
     """Takes the sequence out of the message, whose content does not depend on how it came."""
+    return _received(message, _Window(receipt_time))
+
+
+def _received(message: usage_pb2.UsageRecord, window: _Window) -> Received:
     message.ClearField("sequence")
     content = message.SerializeToString(deterministic=True)
-    received = Received(message.request_id, content, blake2b(content, digest_size=HASH_BYTES).digest(), None)
+    content_hash = blake2b(content, digest_size=HASH_BYTES).digest()
     try:
-        received.record = usage_record_from_proto(message, receipt_time)
+        return Received(message.request_id, content, content_hash, _usage_record(message, window))
     except _ProblemError as error:
-        received.problem = str(error)
-    return received
+        return Received(message.request_id, content, content_hash, None, str(error))
 
 
-def usage_record_from_proto(message: usage_pb2.UsageRecord, receipt_time: datetime) -> UsageRecord:
-    flags = {_known(_FLAGS, flag, "flags") for flag in message.flags}
-    start_time = _start_time(message, receipt_time, flags)
+def _usage_record(message: usage_pb2.UsageRecord, window: _Window) -> UsageRecord:
+    flags = {_known(_FLAGS, flag, "flags") for flag in message.flags} if message.flags else set()
+    request_id = message.request_id
+    request_ms = _request_ms(request_id)
+    start_us = _start_us(message, request_ms, window, flags)
     outcome = _known(_OUTCOMES, message.outcome, "outcome")
-    usage = _usage(message, flags)
+    usage = _usage(message.usage, flags) if message.HasField("usage") else None
+    # By position: names cost more than everything else about a value that is made this often.
     return UsageRecord(
-        request_id=message.request_id,
-        organization_id=_uuid(message.organization_id, "organization_id"),
-        project_id=_project_id(message.project_id, outcome),
-        api_key_id=_uuid(message.api_key_id, "api_key_id"),
-        endpoint=_known(_ENDPOINTS, message.endpoint, "endpoint"),
-        requested_model=_text(message.requested_model, "requested_model", MODEL_LENGTH_MAX),
-        model=_text(message.model, "model", MODEL_LENGTH_MAX),
-        provider=_text(message.provider, "provider", WORD_LENGTH_MAX),
-        start_time=start_time,
-        latency_ms=_whole(message.latency_ms, "latency_ms"),
-        time_to_first_token_ms=_whole(message.time_to_first_token_ms, "time_to_first_token_ms")
+        request_id,
+        request_ms // _MS_PER_DAY,
+        _uuid(message.organization_id, "organization_id"),
+        _project_id(message.project_id, outcome is Outcome.REFUSED),
+        _uuid(message.api_key_id, "api_key_id"),
+        _known(_ENDPOINTS, message.endpoint, "endpoint"),
+        _word(message.requested_model, "requested_model", MODEL_LENGTH_MAX),
+        _word(message.model, "model", MODEL_LENGTH_MAX),
+        _word(message.provider, "provider", WORD_LENGTH_MAX),
+        start_us,
+        _whole(message.latency_ms, "latency_ms"),
+        _whole(message.time_to_first_token_ms, "time_to_first_token_ms")
         if message.HasField("time_to_first_token_ms")
         else None,
-        outcome=outcome,
-        status=_whole(message.status, "status", HTTP_STATUS_MAX),
-        error_type=_text(message.error_type, "error_type", WORD_LENGTH_MAX),
-        funding=_known(_FUNDINGS, message.funding, "funding"),
-        usage=usage,
-        usage_source=_usage_source(message, usage),
-        service_tier=_text(message.service_tier, "service_tier", WORD_LENGTH_MAX),
-        streamed=message.streamed,
-        cache_hit=message.cache_hit,
-        workflow=_text(message.workflow, "workflow", WORD_LENGTH_MAX),
-        metadata=_metadata(message) if message.metadata else {},
-        attempts=_attempts(message),
-        flags=tuple(sorted(flags)),
-        payload_retained=message.payload_retained,
+        outcome,
+        _whole(message.status, "status", HTTP_STATUS_MAX),
+        _word(message.error_type, "error_type", WORD_LENGTH_MAX),
+        _known(_FUNDINGS, message.funding, "funding"),
+        usage,
+        _usage_source(message.usage_source, usage is not None),
+        _word(message.service_tier, "service_tier", WORD_LENGTH_MAX),
+        message.streamed,
+        message.cache_hit,
+        _word(message.workflow, "workflow", WORD_LENGTH_MAX),
+        _metadata(message.metadata) if message.metadata else {},
+        _attempts(message.attempts) if message.attempts else (),
+        tuple(sorted(flags)) if flags else (),
+        message.payload_retained,
     )
 
 
@@ -155,43 +177,48 @@ def receipt_to_proto(receipt: Receipt) -> RecordUsageResponse:
     )
 
 
-def _start_time(message: usage_pb2.UsageRecord, receipt_time: datetime, flags: set[RecordFlag]) -> datetime:
+def _request_ms(request_id: str) -> int:
+    """The time in the id, in milliseconds since 1970."""
+    if not _UUID7.fullmatch(request_id):
+        raise _ProblemError("request_id must be a UUID of version 7 in lower case")
+    return int(request_id[:8] + request_id[9:13], 16)
+
+
+def _start_us(message: usage_pb2.UsageRecord, request_ms: int, window: _Window, flags: set[RecordFlag]) -> int:
     """When the call arrived; the receipt time, and a flag, where that has not come yet."""
-    try:
-        id_time = time_of(parse_uuid7(message.request_id))
-    except ValueError:
-        raise _ProblemError("request_id must be a UUID of version 7 in lower case") from None
-    if not message.HasField("start_time"):
-        raise _ProblemError("start_time is missing")
-    seconds, nanos = message.start_time.seconds, message.start_time.nanos
-    try:
-        start_time = _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1_000)
-    except OverflowError:
-        raise _ProblemError("start_time is not a time") from None
-    for name, time in (("request_id", id_time), ("start_time", start_time)):
-        if time > receipt_time:
-            if time > receipt_time + AHEAD_MAX:
-                raise _ProblemError(f"{name} is more than 5 minutes in the future")
-            flags.add(RecordFlag.TIME_IN_FUTURE)
-        elif time < receipt_time - AGE_MAX:
-            raise _ProblemError(f"{name} is more than 35 days in the past")
-    return receipt_time if RecordFlag.TIME_IN_FUTURE in flags else start_time
+    sent = message.start_time
+    start = sent.seconds * 1_000_000 + sent.nanos // 1_000
+    if not window.first <= start <= window.now or not window.first <= request_ms * 1_000 <= window.now:
+        if not message.HasField("start_time"):
+            raise _ProblemError("start_time is missing")
+        _require_inside("request_id", request_ms * 1_000, window)
+        _require_inside("start_time", start, window)
+        flags.add(RecordFlag.TIME_IN_FUTURE)
+        return window.now
+    return start
 
 
-def _usage(message: usage_pb2.UsageRecord, flags: set[RecordFlag]) -> Quantities | None:
-    if not message.HasField("usage"):
-        return None
-    sent = message.usage
-    values = {name: getattr(sent, name) for name in _QUANTITIES}
-    if sent.HasField("cached_input_image_tokens"):
-        values["cached_input_image_tokens"] = sent.cached_input_image_tokens
-    if min(values.values()) < 0 or max(values.values()) > QUANTITY_MAX:
-        wrong = next(name for name, value in values.items() if not 0 <= value <= QUANTITY_MAX)
-        raise _ProblemError(f"usage.{wrong} must be from 0 to {QUANTITY_MAX}, got {values[wrong]}")
-    usage, clamped = normalise(Usage(output_images=_output_images(sent.output_images), **values))
-    if clamped:
-        flags.add(RecordFlag.USAGE_CLAMPED)
-    return usage
+def _require_inside(name: str, microseconds: int, window: _Window) -> None:
+    if microseconds > window.last:
+        raise _ProblemError(f"{name} is more than 5 minutes in the future")
+    if microseconds < window.first:
+        raise _ProblemError(f"{name} is more than 35 days in the past")
+
+
+def _usage(sent: usage_pb2.Usage, flags: set[RecordFlag]) -> RecordedUsage:
+    cached_images = sent.cached_input_image_tokens if sent.HasField("cached_input_image_tokens") else None
+    quantities = _QUANTITIES(sent)
+    if min(quantities) < 0 or max(quantities) > QUANTITY_MAX or not 0 <= (cached_images or 0) <= QUANTITY_MAX:
+        named = dict(zip(_QUANTITY_NAMES, quantities, strict=True)) | {"cached_input_image_tokens": cached_images or 0}
+        wrong = next(name for name, value in named.items() if not 0 <= value <= QUANTITY_MAX)
+        raise _ProblemError(f"usage.{wrong} must be from 0 to {QUANTITY_MAX}, got {named[wrong]}")
+    images = _output_images(sent.output_images) if sent.output_images else ()
+    usage = RecordedUsage._make((*quantities, cached_images, images))
+    clamped, was_clamped = normalise(usage)
+    if not was_clamped:
+        return usage
+    flags.add(RecordFlag.USAGE_CLAMPED)
+    return RecordedUsage._make((*_QUANTITIES(clamped), clamped.cached_input_image_tokens, images))
 
 
 def _output_images(sent: Iterable[usage_pb2.OutputImages]) -> tuple[OutputImages, ...]:
@@ -210,45 +237,50 @@ def _output_images(sent: Iterable[usage_pb2.OutputImages]) -> tuple[OutputImages
     return kinds
 
 
-def _usage_source(message: usage_pb2.UsageRecord, usage: Quantities | None) -> UsageSource:
-    source = _known(_SOURCES, message.usage_source, "usage_source")
-    if (usage is None) != (source is UsageSource.NONE):
+def _usage_source(number: int, has_usage: bool) -> UsageSource:
+    source = _known(_SOURCES, number, "usage_source")
+    if has_usage != (source is not UsageSource.NONE):
         raise _ProblemError("usage_source must be given with usage, and only then")
     return source
 
 
-def _attempts(message: usage_pb2.UsageRecord) -> tuple[Attempt, ...]:
-    if len(message.attempts) > ATTEMPTS_MAX:
+def _attempts(sent: Sequence[usage_pb2.Attempt]) -> tuple[Attempt, ...]:
+    if len(sent) > ATTEMPTS_MAX:
         raise _ProblemError(f"attempts may have at most {ATTEMPTS_MAX} entries")
     return tuple(
-        Attempt(
-            _text(attempt.provider, "attempts.provider", WORD_LENGTH_MAX),
-            _text(attempt.upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
-            _known(_FUNDINGS, attempt.funding, "attempts.funding"),
-            _whole(attempt.status, "attempts.status", HTTP_STATUS_MAX),
-            _text(attempt.error_type, "attempts.error_type", WORD_LENGTH_MAX),
-            _whole(attempt.start_offset_ms, "attempts.start_offset_ms"),
-            _whole(attempt.latency_ms, "attempts.latency_ms"),
-        )
-        for attempt in message.attempts
+        [
+            Attempt(
+                _word(attempt.provider, "attempts.provider", WORD_LENGTH_MAX),
+                _word(attempt.upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
+                _known(_FUNDINGS, attempt.funding, "attempts.funding"),
+                _whole(attempt.status, "attempts.status", HTTP_STATUS_MAX),
+                _word(attempt.error_type, "attempts.error_type", WORD_LENGTH_MAX),
+                _whole(attempt.start_offset_ms, "attempts.start_offset_ms"),
+                _whole(attempt.latency_ms, "attempts.latency_ms"),
+            )
+            for attempt in sent
+        ]
     )
 
 
-def _metadata(message: usage_pb2.UsageRecord) -> dict[str, str]:
-    if len(message.metadata) > METADATA_MAX:
+def _metadata(sent: Mapping[str, str]) -> dict[str, str]:
+    if len(sent) > METADATA_MAX:
         raise _ProblemError(f"metadata may have at most {METADATA_MAX} entries")
-    return {
-        _text(key, "metadata", METADATA_KEY_LENGTH_MAX): _text(value, f"metadata.{key}", METADATA_VALUE_LENGTH_MAX)
-        for key, value in message.metadata.items()
-    }
+    metadata = dict(sent.items())
+    for key, value in metadata.items():
+        _word(key, "metadata", METADATA_KEY_LENGTH_MAX)
+        _text(value, f"metadata.{key}", METADATA_VALUE_LENGTH_MAX)
+    return metadata
 
 
-def _project_id(text: str, outcome: Outcome) -> str:
-    if not _PROJECT_ID.fullmatch(text) and (text or outcome is not Outcome.REFUSED):
+@lru_cache(maxsize=CHECKED_MAX)
+def _project_id(text: str, may_be_empty: bool) -> str:
+    if not _PROJECT_ID.fullmatch(text) and (text or not may_be_empty):
         raise _ProblemError("project_id must be 1 to 64 letters, digits or ._:-")
     return text
 
 
+@lru_cache(maxsize=CHECKED_MAX)
 def _uuid(text: str, name: str) -> str:
     if not _UUID.fullmatch(text):
         raise _ProblemError(f"{name} must be a UUID in lower case")
@@ -261,6 +293,10 @@ def _text(text: str, name: str, length_max: int) -> str:
     if "\0" in text:
         raise _ProblemError(f"{name} contains a NUL character")
     return text
+
+
+# For what comes again and again: the names of models, projects and the like.
+_word = lru_cache(maxsize=CHECKED_MAX)(_text)
 
 
 def _whole(value: int, name: str, most: int = 2**31 - 1) -> int:

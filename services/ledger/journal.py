@@ -59,13 +59,6 @@ class Charge:
     # The same before discounts.
     list_pico: int
 
-    def plus(self, charged_pico: int, list_pico: int) -> "Charge":
-        return Charge(self.charged_pico + charged_pico, self.list_pico + list_pico)
-
-    @property
-    def is_zero(self) -> bool:
-        return not self.charged_pico and not self.list_pico
-
 
 def charge(due: Charge, balances: Balances) -> Postings:
     """Takes a charge from promotional credit, then prepaid credit; the rest is owed."""

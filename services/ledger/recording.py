@@ -11,7 +11,7 @@ from services.ledger.batching import Batcher
 from services.ledger.metrics import BATCH_RECORDS, BATCH_SECONDS, RECORDS, WAITING_RECORDS
 from services.ledger.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError, price_call
-from services.ledger.records import Delivery, PricedRecord, Receipt, RecordResult, UsageRecord
+from services.ledger.records import Delivery, PricedRecord, Receipt, RecordResult, RecordStatus, UsageRecord
 from services.ledger.storage.ingest import CannotStoreError, Ingest
 from services.ledger.storage.writer import DatabaseWriter
 
@@ -64,8 +64,7 @@ class UsageRecorder:
             if number % RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         receipt = await self._batcher.submit(delivery, len(delivery.received))
-        for result in receipt.results:
-            RECORDS.labels(result.status.name).inc()
+        _count(receipt)
         return receipt
 
     async def _write(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
@@ -100,10 +99,19 @@ class UsageRecorder:
         return Receipt(results, committed_sequence)
 
 
+def _count(receipt: Receipt) -> None:
+    statuses = [result.status for result in receipt.results]
+    for status in RecordStatus:
+        count = statuses.count(status)
+        if count:
+            RECORDS.labels(status.name).inc(count)
+
+
 def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:
     """The record with the prices and the discount in force when the call started. Raises AmountTooLargeError."""
-    version = book.version_at(record.provider, record.model, record.start_time)
-    discount = book.discount_for(record.organization_id, record.provider, record.model, record.start_time)
+    start_time = record.start_time
+    version = book.version_at(record.provider, record.model, start_time)
+    discount = book.discount_for(record.organization_id, record.provider, record.model, start_time)
     call = price_call(
         record.usage,
         outcome=record.outcome,
@@ -111,10 +119,10 @@ def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:
         cache_hit=record.cache_hit,
         payload_retained=record.payload_retained,
         service_tier=record.service_tier,
-        start_time=record.start_time,
+        start_time=start_time,
         prices=None if version is None else version.prices,
         discount=discount,
     )
-    if sum(line.list_cost_pico for line in call.lines) > COST_PICO_MAX:
+    if call.saved_pico + (call.cost_pico or 0) > COST_PICO_MAX:
         raise AmountTooLargeError("the lines together are more than a record can hold")
     return PricedRecord(record, call, None if version is None else version.version_id, discount)

@@ -1,12 +1,18 @@
-"""The values that recording talks about: a finished call, what it cost, and what became of it."""
+"""The values that recording talks about: a finished call, what it cost, and what became of it.
+
+Those that come by the ten thousand each second are named tuples, which are made in a fifth of a dataclass's time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
+from typing import NamedTuple
 
-from services.ledger.pricing import Funding, Outcome, PricedCall, Quantities
+from services.ledger.pricing import Funding, Outcome, OutputImages, PricedCall
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Endpoint(IntEnum):
@@ -57,11 +63,33 @@ class Attempt:
     latency_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class RecordedUsage(NamedTuple):
+    """`Quantities` as they are recorded."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    input_audio_tokens: int
+    cached_input_audio_tokens: int
+    input_image_tokens: int
+    reasoning_tokens: int
+    output_image_tokens: int
+    output_audio_tokens: int
+    input_images: int
+    web_searches: int
+    # None when the provider did not say.
+    cached_input_image_tokens: int | None
+    output_images: tuple[OutputImages, ...]
+
+
+class UsageRecord(NamedTuple):
     """One finished client call, as `tollgate.ledger.v1.UsageRecord` describes it. Ids are UUIDs in lower case."""
 
     request_id: str
+    # Days since 1970, in UTC, of the time in the request id.
+    request_day: int
     organization_id: str
     project_id: str
     api_key_id: str
@@ -70,7 +98,8 @@ class UsageRecord:
     # Empty, like the provider, when none was tried.
     model: str
     provider: str
-    start_time: datetime
+    # When the call arrived, in microseconds since 1970.
+    start_us: int
     latency_ms: int
     # None when there was no first token.
     time_to_first_token_ms: int | None
@@ -79,7 +108,7 @@ class UsageRecord:
     error_type: str
     funding: Funding
     # None when nothing is known of it, which is not the same as zero.
-    usage: Quantities | None
+    usage: RecordedUsage | None
     usage_source: UsageSource
     service_tier: str
     streamed: bool
@@ -90,9 +119,12 @@ class UsageRecord:
     flags: tuple[RecordFlag, ...]
     payload_retained: bool
 
+    @property
+    def start_time(self) -> datetime:
+        return _EPOCH + timedelta(microseconds=self.start_us)
 
-@dataclass(frozen=True, slots=True)
-class PricedRecord:
+
+class PricedRecord(NamedTuple):
     """A record with its cost lines."""
 
     record: UsageRecord
@@ -130,8 +162,7 @@ class Delivery:
     received: Sequence[Received]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordResult:
+class RecordResult(NamedTuple):
     """What became of one record. `reason` is empty unless it could not be taken."""
 
     request_id: str

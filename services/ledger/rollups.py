@@ -1,7 +1,8 @@
 """What records of an hour add up to. Pure: the same records in any order give the same figures."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from services.ledger.pricing import Line, Outcome
@@ -27,6 +28,9 @@ _INPUT, _OUTPUT, _CACHED_INPUT, _CACHE_WRITE, _REASONING = range(len(COUNTS), le
 _BEFORE_LINES = len(COUNTS) + len(TOKENS) - 1
 _COST, _SAVED, _CHARGED, _LATENCY = range(len(FIGURES) - 4, len(FIGURES))
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR_US = 3_600_000_000
+
 Figures = list[int]
 
 
@@ -51,7 +55,7 @@ def add_up(records: Iterable[PricedRecord]) -> dict[HourKey, Figures]:
         record = priced_record.record
         key = HourKey(
             record.organization_id,
-            record.start_time.replace(minute=0, second=0, microsecond=0),
+            _hour(record.start_us // _HOUR_US),
             record.project_id,
             record.api_key_id,
             record.model,
@@ -66,15 +70,28 @@ def add_up(records: Iterable[PricedRecord]) -> dict[HourKey, Figures]:
     return hours
 
 
+@lru_cache(maxsize=1_024)
+def _hour(number: int) -> datetime:
+    """The hour, counted from 1970."""
+    return _EPOCH + timedelta(hours=number)
+
+
 def _add(figures: Figures, priced_record: PricedRecord) -> None:
-    record, priced, usage = priced_record.record, priced_record.priced, priced_record.record.usage
+    record, priced = priced_record.record, priced_record.priced
+    usage = record.usage
     figures[_REQUEST] += 1
-    figures[_SUCCESS] += 200 <= record.status < 300
-    figures[_CLIENT_ERROR] += 400 <= record.status < 500
-    figures[_REFUSED] += record.outcome is Outcome.REFUSED
-    figures[_CACHE] += record.cache_hit
-    figures[_STREAMED] += record.streamed
-    figures[_UNPRICED] += priced.unpriced
+    if 200 <= record.status < 300:
+        figures[_SUCCESS] += 1
+    elif 400 <= record.status < 500:
+        figures[_CLIENT_ERROR] += 1
+    if record.outcome is Outcome.REFUSED:
+        figures[_REFUSED] += 1
+    if record.cache_hit:
+        figures[_CACHE] += 1
+    if record.streamed:
+        figures[_STREAMED] += 1
+    if priced.unpriced:
+        figures[_UNPRICED] += 1
     figures[_LATENCY] += record.latency_ms
     if usage is not None:
         figures[_INPUT] += usage.input_tokens
@@ -83,7 +100,8 @@ def _add(figures: Figures, priced_record: PricedRecord) -> None:
         figures[_CACHE_WRITE] += usage.cache_write_tokens
         figures[_REASONING] += usage.reasoning_tokens
     for line in priced.lines:
-        figures[_BEFORE_LINES + line.line] += line.cost_pico
-        figures[_COST] += line.cost_pico
+        cost = line.cost_pico
+        figures[_BEFORE_LINES + line.line] += cost
+        figures[_COST] += cost
     figures[_SAVED] += priced.saved_pico
     figures[_CHARGED] += priced.charged_pico

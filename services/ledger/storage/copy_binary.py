@@ -6,7 +6,7 @@ length, then their bytes.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 from uuid import UUID
@@ -22,9 +22,7 @@ _FORMATS = {"bool": "?", "int2": "h", "int4": "i", "int8": "q", "date": "i", "ti
 _ELEMENT_OIDS = {"bool": 16, "int8": 20, "int2": 21, "int4": 23}
 _NUMERIC_OID = 1700
 _NUMERIC_BASE = 10_000
-_NUMERIC_HEAD = struct.Struct("!HhHH")
 _NUMERIC_NEGATIVE = 0x4000
-_ARRAY_HEAD = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
 _FIELD_COUNT = struct.Struct("!h")
 _JSONB_VERSION = b"\x01"
@@ -48,20 +46,46 @@ class FixedFields:
         return self._pack(*arguments)
 
 
-class FixedArray:
-    """Packs arrays whose elements have one width: `FixedArray("int8")([1, 2])`."""
+class FixedArrays:
+    """Packs a run of arrays of one length, whose elements have one width each.
 
-    def __init__(self, element_type: str) -> None:
-        self._type = element_type
-        self._oid = _ELEMENT_OIDS[element_type]
-        self._elements: dict[int, FixedFields] = {}
+    `FixedArrays("int2", "bool")([1, 2], [True, False])` is two fields.
+    """
 
-    def __call__(self, values: Sequence[object]) -> bytes:
-        count = len(values)
-        elements = self._elements.get(count)
-        if elements is None:
-            elements = self._elements[count] = FixedFields(*[self._type] * count)
-        return _array(self._oid, count, elements(*values))
+    def __init__(self, *element_types: str) -> None:
+        self._types = element_types
+        self._packers: dict[int, _ArraysOfLength] = {}
+
+    def __call__(self, *arrays: Sequence[object]) -> bytes:
+        length = len(arrays[0])
+        packer = self._packers.get(length)
+        if packer is None:
+            packer = self._packers[length] = _ArraysOfLength(self._types, length)
+        return packer(arrays)
+
+
+class _ArraysOfLength:
+    """Packs arrays of this length."""
+
+    def __init__(self, element_types: Sequence[str], length: int) -> None:
+        self._template: list[object] = []
+        self._places: list[slice] = []
+        form = "!"
+        for name in element_types:
+            width = struct.calcsize("!" + _FORMATS[name])
+            form += "iiiI" + "ii" * bool(length) + f"i{_FORMATS[name]}" * length
+            head = (1, 0, _ELEMENT_OIDS[name], length, 1) if length else (0, 0, _ELEMENT_OIDS[name])
+            self._template += (4 * len(head) + length * (4 + width), *head)
+            start = len(self._template) + 1
+            self._template += (width, None) * length
+            self._places.append(slice(start, start + 2 * length, 2))
+        self._pack = struct.Struct(form).pack
+
+    def __call__(self, arrays: Sequence[Sequence[object]]) -> bytes:
+        arguments = self._template.copy()
+        for place, values in zip(self._places, arrays, strict=True):
+            arguments[place] = values
+        return self._pack(*arguments)
 
 
 def row_head(field_count: int) -> bytes:
@@ -86,13 +110,10 @@ def jsonb_field(value: object) -> bytes:
 @lru_cache(maxsize=8192)
 def numeric_field(value: Decimal | int) -> bytes:
     """Any finite number, exactly, without zeros at its end: equal numbers share one place in the cache."""
-    sign, digits, exponent = Decimal(value).as_tuple()
-    if not isinstance(exponent, int):
-        raise ValueError(f"cannot store {value}")
-    scale = max(0, -exponent)
-    unscaled = int("".join(map(str, digits))) * 10 ** max(0, exponent)
-    while scale and unscaled % 10 == 0:
-        unscaled, scale = unscaled // 10, scale - 1
+    if isinstance(value, int):
+        unscaled, scale = abs(value), 0
+    else:
+        unscaled, scale = _unscaled(value)
     # The decimals are filled up to whole groups of four, so that the point falls between two groups.
     fraction_groups = -(-scale // 4)
     unscaled *= 10 ** (fraction_groups * 4 - scale)
@@ -100,14 +121,31 @@ def numeric_field(value: Decimal | int) -> bytes:
     while unscaled:
         unscaled, group = divmod(unscaled, _NUMERIC_BASE)
         groups.append(group)
-    weight = len(groups) - fraction_groups - 1
-    head = _NUMERIC_HEAD.pack(len(groups), weight if groups else 0, _NUMERIC_NEGATIVE if sign else 0, scale)
-    return bytes_field(head + struct.pack(f"!{len(groups)}H", *reversed(groups)))
+    weight = len(groups) - fraction_groups - 1 if groups else 0
+    sign = _NUMERIC_NEGATIVE if value < 0 else 0
+    groups.reverse()
+    return struct.pack(f"!ihhHH{len(groups)}H", 8 + 2 * len(groups), len(groups), weight, sign, scale, *groups)
 
 
-def numeric_array(values: Iterable[Decimal | int]) -> bytes:
-    fields = [numeric_field(value) for value in values]
-    return _array(_NUMERIC_OID, len(fields), b"".join(fields))
+def _unscaled(value: Decimal) -> tuple[int, int]:
+    """The digits without the point, and how many of them are behind it."""
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int):
+        raise ValueError(f"cannot store {value}")
+    scale = max(0, -exponent)
+    unscaled = int("".join(map(str, digits))) * 10 ** max(0, exponent)
+    while scale and unscaled % 10 == 0:
+        unscaled, scale = unscaled // 10, scale - 1
+    return unscaled, scale
+
+
+@lru_cache(maxsize=8192)
+def numeric_array(values: tuple[Decimal, ...]) -> bytes:
+    """Prices and discounts come in few combinations."""
+    if not values:
+        return bytes_field(struct.pack("!iiI", 0, 0, _NUMERIC_OID))
+    head = struct.pack("!iiIii", 1, 0, _NUMERIC_OID, len(values), 1)
+    return bytes_field(head + b"".join(map(numeric_field, values)))
 
 
 @lru_cache(maxsize=8192)
@@ -124,9 +162,3 @@ def timestamp_value(microseconds: int) -> int:
 def date_value(days: int) -> int:
     """A day, given as days since 1970, as PostgreSQL counts it."""
     return days - _DAYS_TO_2000
-
-
-def _array(element_oid: int, count: int, elements: bytes) -> bytes:
-    if count == 0:
-        return bytes_field(struct.pack("!iiI", 0, 0, element_oid))
-    return bytes_field(_ARRAY_HEAD.pack(1, 0, element_oid, count, 1) + elements)

@@ -21,7 +21,6 @@ from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, l
 from services.ledger.storage.partitions import Partitions
 from services.ledger.storage.usage import KeyOfRecord
 
-_NO_CHARGE = Charge(0, 0)
 # What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
 # our checks; should it, then one record must not hold up all that come after it.
 _CANNOT_STORE = (errors.DataError, errors.CheckViolation, struct.error, OverflowError, UnicodeError)
@@ -149,7 +148,8 @@ class _Batch:
         for one in candidates:
             if not one.is_new:
                 continue
-            key = usage.key_of(one.priced.record.organization_id, one.received.request_id)
+            record = one.priced.record
+            key = KeyOfRecord(record.organization_id, record.request_day, record.request_id)
             if firsts.setdefault(key, one) is not one:
                 repeats.append((key, one))
         if not firsts:
@@ -197,7 +197,7 @@ def _log_of(delivery: Delivery) -> Log | None:
 
 def _days(deliveries: Iterable[Delivery]) -> set[date]:
     records = (received.record for delivery in deliveries for received in delivery.received)
-    days = {usage.key_of("", record.request_id).request_day for record in records if record is not None}
+    days = {record.request_day for record in records if record is not None}
     return {usage.date_of(day) for day in days}
 
 
@@ -210,14 +210,18 @@ def _compare(one: _Candidate, stored_hash: bytes) -> None:
 
 def _charges(records: Iterable[PricedRecord]) -> dict[str, Charge]:
     """What each organization's credits pay for. Organizations that pay nothing are left out."""
-    charges: dict[str, Charge] = {}
+    charged_pico: dict[str, int] = {}
+    list_pico: dict[str, int] = {}
     for one in records:
-        charged = [line for line in one.priced.lines if line.charged]
-        if charged:
-            before = charges.get(one.record.organization_id, _NO_CHARGE)
-            list_pico = sum(line.list_cost_pico for line in charged)
-            charges[one.record.organization_id] = before.plus(one.priced.charged_pico, list_pico)
-    return {organization_id: due for organization_id, due in charges.items() if not due.is_zero}
+        organization_id = one.record.organization_id
+        before_discounts = 0
+        for line in one.priced.lines:
+            if line.charged:
+                before_discounts += line.list_cost_pico
+        if before_discounts:
+            list_pico[organization_id] = list_pico.get(organization_id, 0) + before_discounts
+            charged_pico[organization_id] = charged_pico.get(organization_id, 0) + one.priced.charged_pico
+    return {organization_id: Charge(charged_pico[organization_id], due) for organization_id, due in list_pico.items()}
 
 
 def _is_rejected(one: _Candidate) -> bool:

@@ -2,16 +2,17 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 
-from services.ledger.pricing import OutputImages, Quantities
-from services.ledger.records import PricedRecord
+from services.ledger.pricing import CostLine
+from services.ledger.records import PricedRecord, RecordedUsage
 from services.ledger.rollups import FIGURES, Figures, HourKey
 from services.ledger.storage import copy_binary, daily
-from services.ledger.storage.copy_binary import FixedArray, FixedFields
+from services.ledger.storage.copy_binary import FixedArrays, FixedFields
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.date()
@@ -116,10 +117,10 @@ _COLUMNS = """
     cost_pico, price_version_id, time_to_first_token_ms,
     input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, input_audio_tokens,
     cached_input_audio_tokens, input_image_tokens, reasoning_tokens, output_image_tokens, output_audio_tokens,
-    input_images, output_images, web_searches, cached_input_image_tokens,
+    input_images, web_searches, output_images, cached_input_image_tokens,
     project_id, workflow, requested_model, model, provider, error_type, service_tier,
     flags, discount, metadata, attempts, output_image_kinds,
-    line, line_quantity, line_unit_price, line_discount, line_cost_pico, line_list_cost_pico, line_charged
+    line, line_quantity, line_cost_pico, line_list_cost_pico, line_charged, line_unit_price, line_discount
 """
 _COPY_RECORDS = f"COPY ledger.usage_record ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 _RECORD_ROW_HEAD = copy_binary.row_head(_COLUMNS.count(",") + 1)
@@ -131,7 +132,11 @@ _RECORD_FIELDS = FixedFields(
 _USAGE_FIELDS = FixedFields(*["int8"] * 14)
 _NO_USAGE = copy_binary.NULL * 15
 _INT4, _INT8 = FixedFields("int4"), FixedFields("int8")
-_INT2_ARRAY, _INT8_ARRAY, _BOOL_ARRAY = FixedArray("int2"), FixedArray("int8"), FixedArray("bool")
+_FLAGS = FixedArrays("int2")
+_NO_FLAGS = _FLAGS(())
+_LINES = FixedArrays("int2", "int8", "int8", "int8", "bool")
+_PARTS_OF_LINE = attrgetter("line", "quantity", "cost_pico", "list_cost_pico", "charged", "unit_price", "discount")
+_NO_LINES: tuple[tuple[object, ...], ...] = ((),) * 7
 _EMPTY_OBJECT = copy_binary.jsonb_field({})
 
 
@@ -153,11 +158,11 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
     text = copy_binary.text_field
     return (
         _RECORD_FIELDS(
-            copy_binary.date_value(key_of(record.organization_id, record.request_id).request_day),
+            copy_binary.date_value(record.request_day),
             copy_binary.uuid_bytes(record.organization_id),
             bytes.fromhex(record.request_id.replace("-", "")),
             copy_binary.uuid_bytes(record.api_key_id),
-            copy_binary.timestamp_value((record.start_time - _EPOCH) // _MICROSECOND),
+            copy_binary.timestamp_value(record.start_us),
             record.endpoint,
             record.outcome,
             record.funding,
@@ -182,52 +187,32 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
         text(record.provider),
         text(record.error_type),
         text(record.service_tier),
-        _INT2_ARRAY(record.flags),
+        _FLAGS(record.flags) if record.flags else _NO_FLAGS,
         copy_binary.numeric_field(priced_record.discount),
         copy_binary.jsonb_field(record.metadata) if record.metadata else _EMPTY_OBJECT,
         copy_binary.jsonb_field(record.attempts),
         _output_image_kinds(record.usage),
-        *_line_fields(priced_record),
+        _line_fields(priced.lines),
     )
 
 
-def _usage_fields(usage: Quantities) -> bytes:
-    cached_images = usage.cached_input_image_tokens
-    return _USAGE_FIELDS(
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cached_input_tokens,
-        usage.cache_write_tokens,
-        usage.cache_write_1h_tokens,
-        usage.input_audio_tokens,
-        usage.cached_input_audio_tokens,
-        usage.input_image_tokens,
-        usage.reasoning_tokens,
-        usage.output_image_tokens,
-        usage.output_audio_tokens,
-        usage.input_images,
-        sum(kind.count for kind in usage.output_images) if usage.output_images else 0,
-        usage.web_searches,
-    ) + (copy_binary.NULL if cached_images is None else _INT8(cached_images))
+def _usage_fields(usage: RecordedUsage) -> bytes:
+    *quantities, cached_images, images = usage
+    image_count = sum(kind.count for kind in usage.output_images) if images else 0
+    fields = _USAGE_FIELDS(*quantities, image_count)
+    return fields + (copy_binary.NULL if cached_images is None else _INT8(cached_images))
 
 
-def _output_image_kinds(usage: Quantities | None) -> bytes:
+def _output_image_kinds(usage: RecordedUsage | None) -> bytes:
     if usage is None or not usage.output_images:
         return copy_binary.NULL
-    return copy_binary.jsonb_field([OutputImages(kind.size, kind.quality, kind.count) for kind in usage.output_images])
+    return copy_binary.jsonb_field(usage.output_images)
 
 
-def _line_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
-    lines = priced_record.priced.lines
-    return (
-        _INT2_ARRAY([line.line for line in lines]),
-        _INT8_ARRAY([line.quantity for line in lines]),
-        copy_binary.numeric_array(line.unit_price for line in lines),
-        copy_binary.numeric_array(line.discount for line in lines),
-        _INT8_ARRAY([line.cost_pico for line in lines]),
-        _INT8_ARRAY([line.list_cost_pico for line in lines]),
-        _BOOL_ARRAY([line.charged for line in lines]),
-    )
+def _line_fields(lines: Sequence[CostLine]) -> bytes:
+    columns = zip(*map(_PARTS_OF_LINE, lines), strict=True) if lines else _NO_LINES
+    *amounts, unit_prices, discounts = columns
+    return _LINES(*amounts) + copy_binary.numeric_array(unit_prices) + copy_binary.numeric_array(discounts)
 
 
 # Figures

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ledger.storage import copy_binary
-from services.ledger.storage.copy_binary import FixedArray, FixedFields
+from services.ledger.storage.copy_binary import FixedArrays, FixedFields
 from tests.conftest import Database
 
 
@@ -69,9 +69,7 @@ def test_values_of_any_width_come_back(connection: psycopg.Connection) -> None:
 def test_arrays_come_back(connection: psycopg.Connection, values: list[int]) -> None:
     booleans = [value > 0 for value in values]
     fields = (
-        FixedArray("int2")(values),
-        FixedArray("int8")(values),
-        FixedArray("bool")(booleans),
+        FixedArrays("int2", "int8", "bool")(values, values, booleans),
         copy_binary.numeric_array(tuple(map(Decimal, values))),
     )
 

@@ -55,7 +55,7 @@ def test_an_ordinary_record_has_no_problem() -> None:
         ({"usage_source": 0}, "usage_source must be given with usage, and only then"),
         ({"usage": None}, "usage_source must be given with usage, and only then"),
         ({"start_time": None}, "start_time is missing"),
-        ({"start_time": Timestamp(seconds=10**15)}, "start_time is not a time"),
+        ({"start_time": Timestamp(seconds=10**15)}, "start_time is more than 5 minutes in the future"),
         ({"latency_ms": -1}, "latency_ms must be from 0 to 2147483647, got -1"),
         ({"time_to_first_token_ms": -1}, "time_to_first_token_ms must be from 0 to 2147483647, got -1"),
         ({"status": 1_000}, "status must be from 0 to 999, got 1000"),

@@ -10,6 +10,7 @@ from services.ledger.records import Endpoint, PricedRecord, UsageRecord, UsageSo
 from services.ledger.rollups import FIGURES, HourKey, add_up
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOON_US = round(NOON.timestamp()) * 1_000_000
 
 
 def a_line(line: Line, cost_pico: int) -> CostLine:
@@ -19,6 +20,7 @@ def a_line(line: Line, cost_pico: int) -> CostLine:
 def a_priced_record(*lines: CostLine, unpriced: bool = False, **fields: Any) -> PricedRecord:
     values: dict[str, Any] = {
         "request_id": "0199a000-0000-7000-8000-000000000001",
+        "request_day": 20_000,
         "organization_id": "0199a000-0000-7000-8000-00000000000a",
         "project_id": "web",
         "api_key_id": "0199a000-0000-7000-8000-00000000000b",
@@ -26,7 +28,7 @@ def a_priced_record(*lines: CostLine, unpriced: bool = False, **fields: Any) -> 
         "requested_model": "gpt-4o",
         "model": "gpt-4o",
         "provider": "openai",
-        "start_time": NOON,
+        "start_us": NOON_US,
         "latency_ms": 5,
         "time_to_first_token_ms": None,
         "outcome": Outcome.SUCCESS,
@@ -56,12 +58,12 @@ def figures_of(*records: PricedRecord) -> dict[str, int]:
 
 
 def test_an_hour_runs_from_its_first_microsecond_to_its_last() -> None:
-    last = NOON.replace(minute=59, second=59, microsecond=999_999)
-    next_one = NOON.replace(hour=13)
+    one_o_clock = NOON_US + 3_600_000_000
 
-    hours = add_up([a_priced_record(start_time=time) for time in (NOON, last, next_one)])
+    hours = add_up([a_priced_record(start_us=time) for time in (NOON_US, one_o_clock - 1, one_o_clock)])
 
-    assert [(key.hour, figures[0]) for key, figures in hours.items()] == [(NOON, 2), (next_one, 1)]
+    counts = [(key.hour, figures[0]) for key, figures in hours.items()]
+    assert counts == [(NOON, 2), (NOON.replace(hour=13), 1)]
 
 
 def test_each_line_has_a_figure_and_cost_is_their_sum() -> None:
@@ -116,7 +118,7 @@ def test_calls_are_counted_by_how_they_ended() -> None:
 def test_figures_are_apart_for_everything_they_are_asked_by() -> None:
     fields: dict[str, Any] = {
         "organization_id": "0199a000-0000-7000-8000-00000000000c",
-        "start_time": NOON.replace(hour=1),
+        "start_us": 0,
         "project_id": "other",
         "api_key_id": "0199a000-0000-7000-8000-00000000000d",
         "model": "other",
