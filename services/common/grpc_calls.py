@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from services.common.authentication import Caller, KeyDirectory, Scope, hash_key, key_from_headers
-from services.common.errors import DomainError, InvalidApiKeyError, InvalidRequestError
+from services.common.errors import DomainError, ForbiddenError, InvalidApiKeyError, InvalidRequestError
 from services.common.grpc_status import status_of, status_of_bug
 from services.common.metrics import GRPC_CALLS, GRPC_SECONDS
 from tollgate.access.v1 import access_pb2
@@ -63,7 +63,8 @@ class Guard:
         if token is None:
             return None
         if not hmac.compare_digest(token.encode(), self._service_token):
-            raise InvalidApiKeyError
+            # Not "unauthenticated": a service that is set up wrongly must not blame its own caller's key.
+            raise ForbiddenError("This is not the service token; set TOLLGATE_SERVICE_TOKEN alike everywhere.")
         return Caller(scope=Scope.SERVICE)
 
     async def _bearer(self, headers: Mapping[str, str]) -> Caller:
