@@ -1,26 +1,20 @@
-"""Organizations, projects and keys: what they are and what makes them valid. A value that exists is valid."""
+"""Organizations and projects: what they are and what makes them valid. A value that exists is valid."""
 
 import re
-import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 from uuid import UUID
 
-from services.common.authentication import Scope
 from services.common.errors import InvalidRequestError
+from services.ledger.audit import Settings, in_words
 
 RETENTION_DAYS_MAX = 365
 DISPLAY_NAME_MAX = 128
-PROVIDER_SECRET_MAX = 4_096
-KEY_PREFIX = "tg_"
-KEY_RANDOM_BYTES = 32
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 # PostgreSQL stores no NUL, and nothing shown to people or sent in a header holds the others.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# What fits into a header, so what a client can send.
-_SENDABLE = re.compile(r"[!-~]{1,512}", re.ASCII)
 
 
 class Plan(IntEnum):
@@ -54,17 +48,11 @@ class NewOrganization:
 
     def __post_init__(self) -> None:
         require_text("display_name", self.display_name, least=1, most=DISPLAY_NAME_MAX)
-        agreed = self.retention_days_agreed
-        if self.plan is not Plan.ENTERPRISE and agreed is not None:
-            raise InvalidRequestError("retention_days", "is only for the Enterprise plan; leave it out")
-        if self.plan is Plan.ENTERPRISE and (agreed is None or not 1 <= agreed <= RETENTION_DAYS_MAX):
-            raise InvalidRequestError(
-                "retention_days", f"must be from 1 to {RETENTION_DAYS_MAX} with the Enterprise plan, got {agreed or 0}"
-            )
+        retention_days_of(self.plan, self.retention_days_agreed)
 
     @property
     def retention_days(self) -> int:
-        return self.retention_days_agreed or RETENTION_DAYS[self.plan]
+        return retention_days_of(self.plan, self.retention_days_agreed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +65,53 @@ class Organization:
     retention_days: int
     payload_retained: bool
     create_time: datetime
+
+    @property
+    def settings(self) -> Settings:
+        return {
+            "display_name": self.display_name,
+            "plan": self.plan.name,
+            "retention_days": self.retention_days,
+            "payload_retained": self.payload_retained,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrganizationChange:
+    """What to change of an organization. None leaves it as it is."""
+
+    display_name: str | None
+    plan: Plan | None
+    # Agreed with an Enterprise customer.
+    retention_days_agreed: int | None
+    payload_retained: bool | None
+
+    def __post_init__(self) -> None:
+        if self.display_name is None and self.payload_retained is None and not self.changes_plan:
+            raise nothing_named("display_name, plan, retention_days or payload_retained")
+        if self.display_name is not None:
+            require_text("display_name", self.display_name, least=1, most=DISPLAY_NAME_MAX)
+
+    @property
+    def changes_plan(self) -> bool:
+        """Whether it says what the organization books, which is for operators to say."""
+        return self.plan is not None or self.retention_days_agreed is not None
+
+    def applied_to(self, organization: Organization) -> Organization:
+        """The organization as changed. Raises InvalidRequestError for a retention that does not go with its plan."""
+        plan = organization.plan if self.plan is None else self.plan
+        agreed = self.retention_days_agreed
+        if agreed is None and plan is Plan.ENTERPRISE and organization.plan is Plan.ENTERPRISE:
+            agreed = organization.retention_days
+        return replace(
+            organization,
+            display_name=organization.display_name if self.display_name is None else self.display_name,
+            plan=plan,
+            retention_days=retention_days_of(plan, agreed),
+            payload_retained=(
+                organization.payload_retained if self.payload_retained is None else self.payload_retained
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,96 +135,55 @@ class Project:
     project_id: str
     mode: ProjectMode
     create_time: datetime
+    # None unless it is archived.
+    archive_time: datetime | None
+
+    @property
+    def settings(self) -> Settings:
+        return {"mode": self.mode.name, "archive_time": in_words(self.archive_time)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewApiKey:
-    """A key to be."""
+class ProjectChange:
+    """What to change of a project. None leaves it as it is."""
 
-    scope: Scope
-    # As the caller named it; empty for their own, and for operator keys.
-    organization_id: str
-    # None unless the scope is PROJECT.
-    project_id: str | None
-    display_name: str
-    read_only: bool
-    # None means that it does not end by itself.
-    expire_time: datetime | None
+    mode: ProjectMode | None
+    archived: bool | None
 
     def __post_init__(self) -> None:
-        require_text("display_name", self.display_name, least=0, most=DISPLAY_NAME_MAX)
-        if self.scope is Scope.SERVICE:
-            raise InvalidRequestError("scope", "must be operator, organization or project: services have no keys")
-        if self.scope is Scope.OPERATOR and self.organization_id:
-            raise InvalidRequestError("organization_id", "is not for operator keys, which reach every organization")
-        if self.scope is Scope.PROJECT and self.project_id is None:
-            raise InvalidRequestError("project_id", "is needed for a key of scope project")
-        if self.scope is not Scope.PROJECT and self.project_id is not None:
-            raise InvalidRequestError("project_id", "is only for keys of scope project")
-        if self.project_id is not None:
-            require_name("project_id", self.project_id)
+        if self.mode is None and self.archived is None:
+            raise nothing_named("mode or archived")
+
+    def applied_to(self, project: Project, now: datetime) -> Project:
+        """The project as changed. One that is archived again stays so since the first time."""
+        archive_time = project.archive_time
+        if self.archived is not None and self.archived != (archive_time is not None):
+            # The clock of the machine that made the project may have been ahead of this one's.
+            archive_time = max(now, project.create_time) if self.archived else None
+        return replace(project, mode=project.mode if self.mode is None else self.mode, archive_time=archive_time)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """What is known of a key. Never the key itself."""
-
-    api_key_id: UUID
-    scope: Scope
-    # None for operator keys.
-    organization_id: UUID | None
-    # None unless the scope is PROJECT.
-    project_id: str | None
-    display_name: str
-    read_only: bool
-    create_time: datetime
-    expire_time: datetime | None
-    revoke_time: datetime | None
-
-    def in_force(self, now: datetime) -> bool:
-        return self.revoke_time is None and (self.expire_time is None or now < self.expire_time)
+def retention_days_of(plan: Plan, agreed: int | None) -> int:
+    """How long a plan keeps records. Raises InvalidRequestError for an agreement that does not go with it."""
+    if plan is not Plan.ENTERPRISE:
+        if agreed is not None:
+            raise InvalidRequestError("retention_days", "is only for the Enterprise plan; leave it out")
+        return RETENTION_DAYS[plan]
+    if agreed is None or not 1 <= agreed <= RETENTION_DAYS_MAX:
+        raise InvalidRequestError(
+            "retention_days", f"must be from 1 to {RETENTION_DAYS_MAX} with the Enterprise plan, got {agreed or 0}"
+        )
+    return agreed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewProviderKey:
-    """An organization's own key for a provider, still legible. Lives until it is sealed."""
-
-    # As the caller named it; empty for their own.
-    organization_id: str
-    provider: str
-    secret: str
-
-    def __post_init__(self) -> None:
-        require_name("provider", self.provider)
-        require_text("secret", self.secret, least=1, most=PROVIDER_SECRET_MAX)
-
-    def __repr__(self) -> str:
-        return f"NewProviderKey(provider={self.provider!r})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderKey:
-    """The same, sealed."""
-
-    organization_id: UUID
-    provider: str
-    sealed_secret: bytes
-    update_time: datetime
-
-
-def new_api_key_secret() -> str:
-    """A key nobody has: `tg_` and 43 characters that stand for 256 random bits."""
-    return KEY_PREFIX + secrets.token_urlsafe(KEY_RANDOM_BYTES)
-
-
-def is_sendable(secret: str) -> bool:
-    """Whether a client can send this as a key."""
-    return _SENDABLE.fullmatch(secret) is not None
+def is_name(text: str) -> bool:
+    """Whether the text may name a project or provider."""
+    return _NAME.fullmatch(text) is not None
 
 
 def require_name(field: str, text: str) -> None:
     """Raises unless the text may name a project or provider."""
-    if _NAME.fullmatch(text) is None:
+    if not is_name(text):
         raise InvalidRequestError(field, "must be 1 to 64 letters, digits or ._:-")
 
 
@@ -199,6 +193,11 @@ def require_text(field: str, text: str, *, least: int, most: int) -> None:
         raise InvalidRequestError(field, f"must have {least} to {most} characters, got {len(text)}")
     if _CONTROL.search(text):
         raise InvalidRequestError(field, "must not hold control characters")
+
+
+def nothing_named(settings: str) -> InvalidRequestError:
+    """A misspelt member of a JSON body is ignored, so a change of nothing is more likely a slip than meant."""
+    return InvalidRequestError("the request", f"names nothing to change; set {settings}")
 
 
 def organization_uuid(text: str) -> UUID:

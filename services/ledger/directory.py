@@ -8,8 +8,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidApiKeyError, NotFoundError
-from services.ledger.accounts import ApiKey, ProjectMode, require_name
+from services.ledger.accounts import ProjectMode, require_name
+from services.ledger.keys import ApiKey
 from services.ledger.storage.accounts import AccountStore
+from services.ledger.storage.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
 # Whether an organization has credit left, read in the transaction of the connection.
@@ -44,18 +46,17 @@ class Directory:
     async def resolve(self, key_hash: bytes, project_named: str) -> Bearer:
         """The bearer of the key with this hash, calling for the project they named, or for none when it is empty.
 
-        Raises InvalidApiKeyError unless the key is in force, and NotFoundError for a project that does not exist: a
-        call that would land on nobody's bill is a slip that its sender wants to hear of.
+        Raises InvalidApiKeyError unless the key is in force, and NotFoundError for a project that does not exist or is
+        archived: a call that would land on nobody's bill is a slip that its sender wants to hear of.
         """
         async with transaction(self._database) as connection:
-            store = AccountStore(connection)
-            key = await store.find_api_key_by_hash(key_hash)
+            key = await KeyStore(connection).find_api_key_by_hash(key_hash)
             if key is None or not key.in_force(self._clock()):
                 raise InvalidApiKeyError
             if key.organization_id is None:
                 return Bearer(api_key=key)
             project_id = _project_of(key, project_named)
-            standing = await store.standing(key.organization_id, project_id)
+            standing = await AccountStore(connection).standing(key.organization_id, project_id)
             if project_id is not None and standing.project_mode is None:
                 raise NotFoundError(f"project {project_id}")
             return Bearer(

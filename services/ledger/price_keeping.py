@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -10,9 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.authentication import Caller
 from services.common.errors import InvalidRequestError, NotFoundError, UnavailableError
+from services.ledger.audit import AuditEntry, Settings, audit_entry, in_words
 from services.ledger.catalogue import canonical_model
 from services.ledger.price_book import Discount, PriceBook, PriceVersion
-from services.ledger.storage.accounts import AccountStore, AuditEntry
+from services.ledger.storage.accounts import AccountStore
+from services.ledger.storage.audit import AuditStore
 from services.ledger.storage.prices import PriceStore
 from services.ledger.storage.transactions import transaction
 
@@ -85,43 +88,44 @@ class PriceKeeper:
             if latest is not None and latest.prices == draft.prices:
                 return latest
             (version,) = await store.add_versions([draft], self._clock())
-            entry = self._entry(
-                caller,
-                "price.publish",
-                str(version.version_id),
-                provider=version.provider,
-                model=version.model,
-                valid_from=version.valid_from.isoformat(),
-            )
-            await AccountStore(connection).log(entry, None)
+            after: Settings = {
+                "provider": version.provider,
+                "model": version.model,
+                "valid_from": in_words(version.valid_from),
+            }
+            entry = self._entry(caller, "price.publish", version.version_id, None, after=after)
+            await AuditStore(connection).add(entry)
         await self._current.refresh()
         return version
 
     async def set_discount(self, caller: Caller, draft: Discount) -> Discount:
-        """Gives a discount. Raises NotFoundError for an unknown organization."""
-        organization_id = None if draft.organization_id is None else UUID(draft.organization_id)
+        """Gives a discount. Repeating the newest for its target changes nothing.
+
+        Raises NotFoundError for an unknown organization.
+        """
+        organization_id = _uuid_of(draft)
         async with transaction(self._database) as connection:
-            accounts = AccountStore(connection)
-            if organization_id is not None and not await accounts.has_organization(organization_id):
+            if organization_id is not None and not await AccountStore(connection).has_organization(organization_id):
                 raise NotFoundError(f"organization {organization_id}")
             store = PriceStore(connection)
             await store.lock()
+            newest = await store.newest_discount(draft.organization_id, draft.provider, draft.model)
+            if newest is not None and replace(newest, discount_id=draft.discount_id) == draft:
+                return newest
             discount = await store.add_discount(draft, self._clock())
-            entry = self._entry(
-                caller,
-                "discount.set",
-                str(discount.discount_id),
-                provider=discount.provider,
-                model=discount.model,
-                fraction=f"{discount.fraction:f}",
-                valid_from=discount.valid_from.isoformat(),
-                valid_to=None if discount.valid_to is None else discount.valid_to.isoformat(),
-            )
-            await accounts.log(entry, organization_id)
+            after: Settings = {
+                "provider": discount.provider,
+                "model": discount.model,
+                "fraction": f"{discount.fraction.normalize():f}",
+                "valid_from": in_words(discount.valid_from),
+                "valid_to": in_words(discount.valid_to),
+            }
+            entry = self._entry(caller, "discount.set", discount.discount_id, organization_id, after=after)
+            await AuditStore(connection).add(entry)
         await self._current.refresh()
         return discount
 
-    async def end_discount(self, caller: Caller, discount_id: int, end_time: datetime | None) -> Discount:
+    async def end_discount(self, caller: Caller, discount_id: int, valid_to: datetime | None) -> Discount:
         """Ends a discount, now unless a later moment is given. One that has ended before stays as it is.
 
         Raises NotFoundError for an unknown one, InvalidRequestError for an end in the past: calls were priced with it.
@@ -133,25 +137,46 @@ class PriceKeeper:
             if discount is None:
                 raise NotFoundError(f"discount {discount_id}")
             now = self._clock()
-            if end_time is not None and end_time < now:
-                raise InvalidRequestError("end_time", "must not be in the past")
+            if valid_to is not None and valid_to < now:
+                raise InvalidRequestError("valid_to", "must not be in the past")
             if discount.valid_to is not None and discount.valid_to <= now:
                 return discount
             # One that has not begun ends as it begins, and never holds.
-            ended = await store.end_discount(discount_id, max(end_time or now, discount.valid_from))
-            organization_id = None if ended.organization_id is None else UUID(ended.organization_id)
-            entry = self._entry(caller, "discount.end", str(discount_id), valid_to=str(ended.valid_to))
-            await AccountStore(connection).log(entry, organization_id)
+            ended = await store.end_discount(discount_id, max(valid_to or now, discount.valid_from))
+            entry = self._entry(
+                caller,
+                "discount.end",
+                discount_id,
+                _uuid_of(ended),
+                before={"valid_to": in_words(discount.valid_to)},
+                after={"valid_to": in_words(ended.valid_to)},
+            )
+            await AuditStore(connection).add(entry)
         await self._current.refresh()
         return ended
 
-    def _entry(self, caller: Caller, action: str, subject: str, **details: str | int | bool | None) -> AuditEntry:
-        return AuditEntry(
+    def _entry(
+        self,
+        caller: Caller,
+        action: str,
+        number: int,
+        organization_id: UUID | None,
+        *,
+        before: Settings | None = None,
+        after: Settings,
+    ) -> AuditEntry:
+        return audit_entry(
+            caller,
+            action,
+            str(number),
             audit_id=self._new_id(),
             create_time=self._clock(),
-            actor_scope=caller.scope,
-            actor_api_key_id=None if caller.api_key_id is None else UUID(caller.api_key_id),
-            action=action,
-            subject=subject,
-            details=details,
+            organization_id=organization_id,
+            before=before,
+            after=after,
         )
+
+
+def _uuid_of(discount: Discount) -> UUID | None:
+    """Whose it is. None when it is for everyone."""
+    return None if discount.organization_id is None else UUID(discount.organization_id)

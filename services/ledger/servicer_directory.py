@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.ledger.convert_accounts import bearer_to_proto
+from services.ledger.convert_keys import bearer_to_proto
 from services.ledger.directory import Directory
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceServicer

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from services.common.grpc_server import ServerSettings
 from services.common.sealed_secrets import read_public_key
 from services.common.settings import Environment
-from services.ledger.account_keeping import SEED_SETTING
+from services.ledger.key_keeping import SEED_SETTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,12 @@ from services.common.metrics import serve_metrics
 from services.common.settings import SettingError
 from services.common.uuid7 import new_uuid7
 from services.ledger.account_keeping import AccountKeeper
-from services.ledger.accounts import new_api_key_secret
+from services.ledger.account_reading import AccountReader
 from services.ledger.billing import Billing
 from services.ledger.catalogue_loading import load_catalogue
 from services.ledger.directory import Directory
+from services.ledger.key_keeping import KeyKeeper
+from services.ledger.keys import new_api_key_secret
 from services.ledger.price_keeping import CurrentPrices
 from services.ledger.recording import UsageRecorder
 from services.ledger.servicer_accounts import AccountServicer
@@ -75,7 +77,8 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     ingest = Ingest()
     prices = CurrentPrices(database)
     recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
-    accounts = AccountKeeper(
+    accounts = AccountKeeper(database, clock=_now, new_id=new_uuid7)
+    keys = KeyKeeper(
         database,
         settings.provider_key_public,
         clock=_now,
@@ -87,7 +90,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
         await prices.refresh()
         await writer.run(lambda connection: ingest.prepare_days(connection, _now().date()))
         if settings.operator_key is not None:
-            await accounts.seed_operator_key(settings.operator_key)
+            await keys.seed_operator_key(settings.operator_key)
         recorder.start()
         async with _in_background(prices.follow(), _keep_partitions(writer, ingest)):
             yield [
@@ -104,7 +107,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                 Service(
                     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
                     account_service_pb2_grpc.add_AccountServiceServicer_to_server,
-                    AccountServicer(accounts),
+                    AccountServicer(accounts, keys, AccountReader(database)),
                 ),
                 Service(
                     directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],

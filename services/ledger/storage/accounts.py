@@ -1,117 +1,21 @@
-"""Organizations, projects, keys and the audit log in PostgreSQL. Works inside its caller's transaction."""
+"""Organizations and projects in PostgreSQL. Works inside its caller's transaction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    ColumnElement,
-    DateTime,
-    Integer,
-    LargeBinary,
-    MetaData,
-    RowMapping,
-    SmallInteger,
-    Table,
-    Text,
-    Uuid,
-    and_,
-    exists,
-    func,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import RowMapping, and_, exists, func, insert, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.authentication import Scope
-from services.ledger.accounts import ApiKey, Organization, Project, ProjectMode, ProviderKey
+from services.common.errors import NotFoundError
+from services.ledger.accounts import Organization, Plan, Project, ProjectMode
+from services.ledger.paging import PageRequest, TimeAndName
+from services.ledger.storage.account_tables import organization, organization_plan, project, provider_key
 
-# Only what the SQL below needs; the constraints are in the migrations.
-_metadata = MetaData(schema="ledger")
-_TIME = DateTime(timezone=True)
-
-organization = Table(
-    "organization",
-    _metadata,
-    Column("organization_id", Uuid, primary_key=True),
-    Column("display_name", Text),
-    Column("plan", SmallInteger),
-    Column("retention_days", Integer),
-    Column("payload_retained", Boolean),
-    Column("create_time", _TIME),
-)
-project = Table(
-    "project",
-    _metadata,
-    Column("organization_id", Uuid, primary_key=True),
-    Column("project_id", Text, primary_key=True),
-    Column("mode", SmallInteger),
-    Column("create_time", _TIME),
-)
-api_key = Table(
-    "api_key",
-    _metadata,
-    Column("key_hash", LargeBinary, primary_key=True),
-    Column("api_key_id", Uuid),
-    Column("scope", SmallInteger),
-    Column("organization_id", Uuid),
-    Column("project_id", Text),
-    Column("read_only", Boolean),
-    Column("display_name", Text),
-    Column("create_time", _TIME),
-    Column("expire_time", _TIME),
-    Column("revoke_time", _TIME),
-)
-provider_key = Table(
-    "provider_key",
-    _metadata,
-    Column("organization_id", Uuid, primary_key=True),
-    Column("provider", Text, primary_key=True),
-    Column("sealed_secret", LargeBinary),
-    Column("update_time", _TIME),
-)
-
-
-def _log_columns() -> tuple[Column[Any], ...]:
-    return (
-        Column("audit_id", Uuid, primary_key=True),
-        Column("create_time", _TIME),
-        Column("actor_scope", SmallInteger),
-        Column("actor_api_key_id", Uuid),
-        Column("action", Text),
-        Column("subject", Text),
-        Column("details", JSONB),
-    )
-
-
-audit_log = Table("audit_log", _metadata, Column("organization_id", Uuid, primary_key=True), *_log_columns())
-operator_audit_log = Table("operator_audit_log", _metadata, *_log_columns())
-
-_API_KEY_COLUMNS = [column for column in api_key.columns if column is not api_key.c.key_hash]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
-    """Who did what, and when."""
-
-    audit_id: UUID
-    create_time: datetime
-    actor_scope: Scope
-    # None for our services.
-    actor_api_key_id: UUID | None
-    # "project.create"
-    action: str
-    # The id of what it was done to.
-    subject: str
-    # The values set, never a secret.
-    details: Mapping[str, str | int | bool | None]
+# The finest step of PostgreSQL's clock.
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +23,7 @@ class Standing:
     """What a model call needs to know of an organization and one of its projects."""
 
     payload_retained: bool
-    # None when the organization has no such project.
+    # None when the organization has no such project, or it is archived.
     project_mode: ProjectMode | None
     # Those that the project's mode uses, by provider.
     sealed_secrets: Mapping[str, bytes]
@@ -131,68 +35,98 @@ class AccountStore:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
+    # Organizations
+
     async def add_organization(self, new: Organization) -> None:
-        row = {
-            "organization_id": new.organization_id,
-            "display_name": new.display_name,
-            "plan": int(new.plan),
-            "retention_days": new.retention_days,
-            "payload_retained": new.payload_retained,
-            "create_time": new.create_time,
-        }
-        await self._connection.execute(insert(organization).values(row))
+        await self._connection.execute(insert(organization).values(organization_to_row(new)))
+        await self._add_plan(new, new.create_time)
 
     async def has_organization(self, organization_id: UUID) -> bool:
-        return await self._any(organization.c.organization_id == organization_id)
+        statement = select(exists().where(organization.c.organization_id == organization_id))
+        return bool((await self._connection.execute(statement)).scalar_one())
+
+    async def require_organization(self, organization_id: UUID) -> None:
+        """Raises NotFoundError unless it exists."""
+        if not await self.has_organization(organization_id):
+            raise NotFoundError(f"organization {organization_id}")
+
+    async def find_organization(self, organization_id: UUID, *, lock: bool = False) -> Organization | None:
+        """`lock` makes other changes of it wait until the transaction ends."""
+        statement = select(organization).where(organization.c.organization_id == organization_id)
+        if lock:
+            statement = statement.with_for_update(key_share=True)
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else organization_from_row(row)
+
+    async def list_organizations(self, page: PageRequest[UUID]) -> list[Organization]:
+        statement = select(organization).order_by(organization.c.organization_id.desc()).limit(page.row_count)
+        if page.after is not None:
+            statement = statement.where(organization.c.organization_id < page.after)
+        return [organization_from_row(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def change_organization(self, changed: Organization) -> None:
+        """Must be locked."""
+        row = organization_to_row(changed)
+        condition = organization.c.organization_id == row.pop("organization_id")
+        await self._connection.execute(update(organization).where(condition).values(row))
+
+    async def add_plan(self, changed: Organization, now: datetime) -> None:
+        """Keeps that the plan holds from now on. The organization must be locked."""
+        latest = select(func.max(organization_plan.c.valid_from)).where(
+            organization_plan.c.organization_id == changed.organization_id
+        )
+        before: datetime | None = (await self._connection.execute(latest)).scalar_one()
+        # The clock of the machine that made the last change may have been ahead of this one's.
+        await self._add_plan(changed, now if before is None else max(now, before + _TICK))
+
+    async def _add_plan(self, changed: Organization, valid_from: datetime) -> None:
+        row = {
+            "organization_id": changed.organization_id,
+            "valid_from": valid_from,
+            "plan": int(changed.plan),
+            "retention_days": changed.retention_days,
+        }
+        await self._connection.execute(insert(organization_plan).values(row))
+
+    # Projects
 
     async def add_project(self, new: Project) -> bool:
         """False when the organization has a project of this id."""
-        row = {
-            "organization_id": new.organization_id,
-            "project_id": new.project_id,
-            "mode": int(new.mode),
-            "create_time": new.create_time,
-        }
-        statement = insert_or(project).values(row).on_conflict_do_nothing().returning(project.c.project_id)
-        return (await self._connection.execute(statement)).first() is not None
+        statement = insert_or(project).values(project_to_row(new)).on_conflict_do_nothing()
+        return (await self._connection.execute(statement.returning(project.c.project_id))).first() is not None
 
-    async def has_project(self, organization_id: UUID, project_id: str) -> bool:
-        return await self._any(and_(project.c.organization_id == organization_id, project.c.project_id == project_id))
-
-    async def add_api_key(self, new: ApiKey, key_hash: bytes) -> bool:
-        """False when the key is there already."""
-        statement = insert_or(api_key).values(api_key_to_row(new) | {"key_hash": key_hash})
-        statement = statement.on_conflict_do_nothing(index_elements=[api_key.c.key_hash])
-        result = await self._connection.execute(statement.returning(api_key.c.api_key_id))
-        return result.first() is not None
-
-    async def find_api_key_by_hash(self, key_hash: bytes) -> ApiKey | None:
-        return await self._find_api_key(api_key.c.key_hash == key_hash)
-
-    async def find_api_key(self, api_key_id: UUID) -> ApiKey | None:
-        return await self._find_api_key(api_key.c.api_key_id == api_key_id)
-
-    async def revoke_api_key(self, api_key_id: UUID, now: datetime) -> ApiKey | None:
-        """The key as ended, or None when it had ended before."""
-        statement = (
-            update(api_key)
-            .where(api_key.c.api_key_id == api_key_id, api_key.c.revoke_time.is_(None))
-            # The clock of the machine that made the key may have been ahead of this one's.
-            .values(revoke_time=func.greatest(api_key.c.create_time, now))
-            .returning(*_API_KEY_COLUMNS)
+    async def find_project(self, organization_id: UUID, project_id: str, *, lock: bool = False) -> Project | None:
+        """`lock` makes other changes of it wait until the transaction ends."""
+        statement = select(project).where(
+            project.c.organization_id == organization_id, project.c.project_id == project_id
         )
+        if lock:
+            statement = statement.with_for_update(key_share=True)
         row = (await self._connection.execute(statement)).mappings().one_or_none()
-        return None if row is None else api_key_from_row(row)
+        return None if row is None else project_from_row(row)
 
-    async def put_provider_key(self, new: ProviderKey) -> None:
-        """Replaces the organization's earlier key for this provider."""
-        values = {"sealed_secret": new.sealed_secret, "update_time": new.update_time}
-        statement = insert_or(provider_key).values(organization_id=new.organization_id, provider=new.provider, **values)
-        await self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[provider_key.c.organization_id, provider_key.c.provider], set_=values
-            )
+    async def list_projects(
+        self, organization_id: UUID, project_id: str | None, page: PageRequest[TimeAndName]
+    ) -> list[Project]:
+        """All of an organization, or the one."""
+        place = tuple_(project.c.create_time, project.c.project_id)
+        statement = select(project).where(project.c.organization_id == organization_id)
+        statement = statement.order_by(project.c.create_time.desc(), project.c.project_id.desc()).limit(page.row_count)
+        if project_id is not None:
+            statement = statement.where(project.c.project_id == project_id)
+        if page.after is not None:
+            statement = statement.where(place < page.after)
+        return [project_from_row(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def change_project(self, changed: Project) -> None:
+        """Must be locked."""
+        condition = and_(
+            project.c.organization_id == changed.organization_id, project.c.project_id == changed.project_id
         )
+        values = {"mode": int(changed.mode), "archive_time": changed.archive_time}
+        await self._connection.execute(update(project).where(condition).values(values))
+
+    # Model calls
 
     async def standing(self, organization_id: UUID, project_id: str | None) -> Standing:
         """One statement, for it is asked before every model call whose key is not in the router's cache."""
@@ -207,7 +141,11 @@ class AccountStore:
             .select_from(organization)
             .outerjoin(
                 project,
-                and_(project.c.organization_id == organization.c.organization_id, project.c.project_id == project_id),
+                and_(
+                    project.c.organization_id == organization.c.organization_id,
+                    project.c.project_id == project_id,
+                    project.c.archive_time.is_(None),
+                ),
             )
             .outerjoin(
                 provider_key, and_(provider_key.c.organization_id == organization.c.organization_id, uses_own_keys)
@@ -223,44 +161,31 @@ class AccountStore:
             sealed_secrets={row.provider: row.sealed_secret for row in rows if row.provider is not None},
         )
 
-    async def log(self, entry: AuditEntry, organization_id: UUID | None) -> None:
-        """Writes to the organization's log, or to the operators' where the change belongs to no organization."""
-        row = {
-            "audit_id": entry.audit_id,
-            "create_time": entry.create_time,
-            "actor_scope": int(entry.actor_scope),
-            "actor_api_key_id": entry.actor_api_key_id,
-            "action": entry.action,
-            "subject": entry.subject,
-            "details": dict(entry.details),
-        }
-        if organization_id is None:
-            await self._connection.execute(insert(operator_audit_log).values(row))
-        else:
-            await self._connection.execute(insert(audit_log).values(row | {"organization_id": organization_id}))
 
-    async def _any(self, condition: ColumnElement[bool]) -> bool:
-        return bool((await self._connection.execute(select(exists().where(condition)))).scalar_one())
-
-    async def _find_api_key(self, condition: ColumnElement[bool]) -> ApiKey | None:
-        result = await self._connection.execute(select(*_API_KEY_COLUMNS).where(condition))
-        row = result.mappings().one_or_none()
-        return None if row is None else api_key_from_row(row)
-
-
-def api_key_to_row(key: ApiKey) -> dict[str, object]:
+def organization_to_row(value: Organization) -> dict[str, object]:
     return {
-        "api_key_id": key.api_key_id,
-        "scope": int(key.scope),
-        "organization_id": key.organization_id,
-        "project_id": key.project_id,
-        "read_only": key.read_only,
-        "display_name": key.display_name,
-        "create_time": key.create_time,
-        "expire_time": key.expire_time,
-        "revoke_time": key.revoke_time,
+        "organization_id": value.organization_id,
+        "display_name": value.display_name,
+        "plan": int(value.plan),
+        "retention_days": value.retention_days,
+        "payload_retained": value.payload_retained,
+        "create_time": value.create_time,
     }
 
 
-def api_key_from_row(row: RowMapping) -> ApiKey:
-    return ApiKey(**{**row, "scope": Scope(row["scope"])})
+def organization_from_row(row: RowMapping) -> Organization:
+    return Organization(**{**row, "plan": Plan(row["plan"])})
+
+
+def project_to_row(value: Project) -> dict[str, object]:
+    return {
+        "organization_id": value.organization_id,
+        "project_id": value.project_id,
+        "mode": int(value.mode),
+        "create_time": value.create_time,
+        "archive_time": value.archive_time,
+    }
+
+
+def project_from_row(row: RowMapping) -> Project:
+    return Project(**{**row, "mode": ProjectMode(row["mode"])})

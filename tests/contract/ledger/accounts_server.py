@@ -20,8 +20,10 @@ from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.key_store import DatabaseKeyDirectory
 from services.common.uuid7 import new_uuid7
 from services.ledger.account_keeping import AccountKeeper
-from services.ledger.accounts import new_api_key_secret
+from services.ledger.account_reading import AccountReader
 from services.ledger.directory import Directory
+from services.ledger.key_keeping import KeyKeeper
+from services.ledger.keys import new_api_key_secret
 from services.ledger.servicer_accounts import AccountServicer
 from services.ledger.servicer_directory import DirectoryServicer
 from tests.conftest import Database
@@ -108,10 +110,11 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
     async def credit_available(connection: AsyncConnection, organization_id: UUID) -> bool:
         return organization_id in in_credit
 
-    keeper = AccountKeeper(
+    accounts = AccountKeeper(engine, clock=now_in_utc, new_id=new_uuid7)
+    keys = KeyKeeper(
         engine, private_key.public_key(), clock=now_in_utc, new_id=new_uuid7, new_secret=new_api_key_secret
     )
-    await keeper.seed_operator_key(OPERATOR_KEY)
+    await keys.seed_operator_key(OPERATOR_KEY)
     directory = Directory(engine, credit_available, clock=now_in_utc)
     settings = ServerSettings(
         listen_address=Addresses.free().ledger, service_token=SERVICE_TOKEN, reflection=False, drain_seconds=0
@@ -123,7 +126,7 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
             Service(
                 account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
                 account_service_pb2_grpc.add_AccountServiceServicer_to_server,
-                AccountServicer(keeper),
+                AccountServicer(accounts, keys, AccountReader(engine)),
             ),
             Service(
                 directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],

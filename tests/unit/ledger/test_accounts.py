@@ -3,17 +3,16 @@ from uuid import UUID
 
 import pytest
 
-from services.common.authentication import Scope
 from services.common.errors import InvalidRequestError
 from services.ledger.accounts import (
-    ApiKey,
-    NewApiKey,
     NewOrganization,
     NewProject,
-    NewProviderKey,
+    Organization,
+    OrganizationChange,
     Plan,
+    Project,
+    ProjectChange,
     ProjectMode,
-    new_api_key_secret,
     organization_uuid,
 )
 
@@ -25,33 +24,6 @@ def an_organization(
     *, display_name: str = "Acme", plan: Plan = Plan.FREE, agreed: int | None = None
 ) -> NewOrganization:
     return NewOrganization(display_name=display_name, plan=plan, retention_days_agreed=agreed, payload_retained=False)
-
-
-def an_api_key(
-    *, scope: Scope = Scope.ORGANIZATION, organization_id: str = "", project_id: str | None = None, name: str = ""
-) -> NewApiKey:
-    return NewApiKey(
-        scope=scope,
-        organization_id=organization_id,
-        project_id=project_id,
-        display_name=name,
-        read_only=False,
-        expire_time=None,
-    )
-
-
-def a_stored_key(*, expire_time: datetime | None = None, revoke_time: datetime | None = None) -> ApiKey:
-    return ApiKey(
-        api_key_id=UUID(ACME),
-        scope=Scope.OPERATOR,
-        organization_id=None,
-        project_id=None,
-        display_name="",
-        read_only=False,
-        create_time=NOW - timedelta(days=1),
-        expire_time=expire_time,
-        revoke_time=revoke_time,
-    )
 
 
 @pytest.mark.parametrize(
@@ -106,62 +78,116 @@ def test_a_project_id_may_use_all_of_them(project_id: str) -> None:
     assert project.project_id == project_id
 
 
-@pytest.mark.parametrize(
-    ("scope", "organization_id", "project_id", "field"),
-    [
-        pytest.param(Scope.SERVICE, "", None, "scope", id="services have no keys"),
-        pytest.param(Scope.OPERATOR, ACME, None, "organization_id", id="operator keys belong to no organization"),
-        pytest.param(Scope.OPERATOR, "", "web", "project_id", id="operator keys belong to no project"),
-        pytest.param(Scope.ORGANIZATION, ACME, "web", "project_id", id="organization keys belong to no project"),
-        pytest.param(Scope.PROJECT, ACME, None, "project_id", id="project keys need a project"),
-        pytest.param(Scope.PROJECT, ACME, "a b", "project_id", id="project keys need a possible project"),
-    ],
-)
-def test_a_keys_scope_decides_what_it_may_name(
-    scope: Scope, organization_id: str, project_id: str | None, field: str
-) -> None:
-    with pytest.raises(InvalidRequestError, match=rf"^{field} "):
-        an_api_key(scope=scope, organization_id=organization_id, project_id=project_id)
-
-
-def test_a_keys_name_may_be_empty_but_not_long() -> None:
-    assert an_api_key(name="").display_name == ""
-    with pytest.raises(InvalidRequestError, match=r"^display_name "):
-        an_api_key(name="x" * 129)
-
-
-def test_a_key_ends_at_the_very_moment_it_expires() -> None:
-    key = a_stored_key(expire_time=NOW)
-
-    assert key.in_force(NOW - timedelta(microseconds=1))
-    assert not key.in_force(NOW)
-
-
-def test_a_revoked_key_is_not_in_force_whatever_its_expiry() -> None:
-    assert not a_stored_key(expire_time=NOW + timedelta(days=1), revoke_time=NOW).in_force(NOW)
-    assert a_stored_key().in_force(NOW)
-
-
-@pytest.mark.parametrize("secret", ["", "x" * 4_097, "sk\r\nx-admin: yes"])
-def test_a_provider_key_fits_into_a_header(secret: str) -> None:
-    with pytest.raises(InvalidRequestError, match=r"^secret "):
-        NewProviderKey(organization_id="", provider="openai", secret=secret)
-
-
-def test_a_provider_key_is_never_printed() -> None:
-    assert "sk-live" not in repr(NewProviderKey(organization_id="", provider="openai", secret="sk-live"))
-
-
-def test_a_new_key_is_tg_and_43_characters_that_nobody_can_guess() -> None:
-    made = {new_api_key_secret() for _ in range(100)}
-
-    assert len(made) == 100
-    for secret in made:
-        assert secret.startswith("tg_")
-        assert len(secret) == 46
-
-
 @pytest.mark.parametrize("text", ["", "acme", ACME.upper(), f"{{{ACME}}}", ACME.replace("-", "")])
 def test_an_organization_has_one_spelling(text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"^organization_id "):
         organization_uuid(text)
+
+
+def a_stored_organization(plan: Plan = Plan.FREE, retention_days: int = 3) -> Organization:
+    return Organization(
+        organization_id=UUID(ACME),
+        display_name="Acme",
+        plan=plan,
+        retention_days=retention_days,
+        payload_retained=False,
+        create_time=NOW,
+    )
+
+
+def change(
+    *,
+    display_name: str | None = None,
+    plan: Plan | None = None,
+    agreed: int | None = None,
+    payload_retained: bool | None = None,
+) -> OrganizationChange:
+    return OrganizationChange(
+        display_name=display_name, plan=plan, retention_days_agreed=agreed, payload_retained=payload_retained
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "plan", "retention_days"),
+    [
+        pytest.param((Plan.FREE, 3), (Plan.PRO, None), Plan.PRO, 90, id="an upgrade"),
+        pytest.param((Plan.ENTERPRISE, 200), (Plan.FREE, None), Plan.FREE, 3, id="a downgrade"),
+        pytest.param((Plan.PRO, 90), (Plan.ENTERPRISE, 365), Plan.ENTERPRISE, 365, id="an agreement"),
+        pytest.param((Plan.ENTERPRISE, 200), (None, 30), Plan.ENTERPRISE, 30, id="another agreement"),
+        pytest.param((Plan.ENTERPRISE, 200), (Plan.ENTERPRISE, None), Plan.ENTERPRISE, 200, id="the same again"),
+    ],
+)
+def test_a_change_of_plan_changes_how_long_records_are_kept(
+    before: tuple[Plan, int], wanted: tuple[Plan | None, int | None], plan: Plan, retention_days: int
+) -> None:
+    changed = change(plan=wanted[0], agreed=wanted[1]).applied_to(a_stored_organization(*before))
+
+    assert (changed.plan, changed.retention_days) == (plan, retention_days)
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        pytest.param((Plan.PRO, 90), (Plan.ENTERPRISE, None), id="Enterprise without an agreement"),
+        pytest.param((Plan.ENTERPRISE, 200), (None, 366), id="beyond a year"),
+        pytest.param((Plan.ENTERPRISE, 200), (None, 0), id="not a day"),
+        pytest.param((Plan.PRO, 90), (None, 30), id="an agreement on another plan"),
+        pytest.param((Plan.ENTERPRISE, 200), (Plan.PRO, 90), id="a plan and days that it has anyway"),
+    ],
+)
+def test_a_change_to_days_that_do_not_go_with_the_plan_is_refused(
+    before: tuple[Plan, int], wanted: tuple[Plan | None, int | None]
+) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^retention_days "):
+        change(plan=wanted[0], agreed=wanted[1]).applied_to(a_stored_organization(*before))
+
+
+def test_what_a_change_leaves_out_stays_as_it_is() -> None:
+    before = a_stored_organization(Plan.ENTERPRISE, 200)
+
+    assert change(display_name="Acme Ltd").applied_to(before).settings == {
+        **before.settings,
+        "display_name": "Acme Ltd",
+    }
+    assert change(payload_retained=True).applied_to(before).settings == {**before.settings, "payload_retained": True}
+
+
+def test_a_change_of_nothing_is_a_slip() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^the request names nothing to change"):
+        change()
+    with pytest.raises(InvalidRequestError, match=r"^the request names nothing to change"):
+        ProjectChange(mode=None, archived=None)
+
+
+def a_stored_project(archive_time: datetime | None = None) -> Project:
+    return Project(
+        organization_id=UUID(ACME),
+        project_id="web",
+        mode=ProjectMode.CREDITS,
+        create_time=NOW,
+        archive_time=archive_time,
+    )
+
+
+def test_a_project_is_archived_since_the_first_time_and_can_come_back() -> None:
+    archive, restore = ProjectChange(mode=None, archived=True), ProjectChange(mode=None, archived=False)
+
+    archived = archive.applied_to(a_stored_project(), NOW + timedelta(hours=1))
+    again = archive.applied_to(archived, NOW + timedelta(hours=2))
+
+    assert archived.archive_time == again.archive_time == NOW + timedelta(hours=1)
+    assert restore.applied_to(archived, NOW).archive_time is None
+
+
+def test_a_project_is_never_archived_before_it_was_made() -> None:
+    archived = ProjectChange(mode=None, archived=True).applied_to(a_stored_project(), NOW - timedelta(seconds=2))
+
+    assert archived.archive_time == NOW
+
+
+def test_changing_how_an_archived_project_pays_does_not_bring_it_back() -> None:
+    change_of_mode = ProjectChange(mode=ProjectMode.HYBRID, archived=None)
+
+    changed = change_of_mode.applied_to(a_stored_project(archive_time=NOW), NOW)
+
+    assert (changed.mode, changed.archive_time) == (ProjectMode.HYBRID, NOW)

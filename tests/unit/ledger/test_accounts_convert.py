@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -8,17 +9,26 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.authentication import Scope
 from services.common.errors import InvalidRequestError
 from services.ledger.accounts import Plan, ProjectMode
+from services.ledger.audit import AuditEntry
 from services.ledger.convert_accounts import (
-    new_api_key_from_proto,
     new_organization_from_proto,
     new_project_from_proto,
+    organization_change_from_proto,
+    project_change_from_proto,
 )
+from services.ledger.convert_audit import audit_entry_to_proto, audit_filter_from_proto
+from services.ledger.convert_keys import api_key_change_from_proto, new_api_key_from_proto
+from services.ledger.keys import SpendingLimit, SpendingPeriod
 from tollgate.access.v1 import access_pb2
 from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
 from tollgate.ledger.v1.account_service_pb2 import (
     CreateApiKeyRequest,
     CreateOrganizationRequest,
     CreateProjectRequest,
+    ListAuditEntriesRequest,
+    UpdateApiKeyRequest,
+    UpdateOrganizationRequest,
+    UpdateProjectRequest,
 )
 
 
@@ -28,8 +38,9 @@ from tollgate.ledger.v1.account_service_pb2 import (
         (Plan, account_service_pb2.Plan, "PLAN"),
         (ProjectMode, directory_service_pb2.ProjectMode, "PROJECT_MODE"),
         (Scope, access_pb2.Scope, "SCOPE"),
+        (SpendingPeriod, directory_service_pb2.SpendingPeriod, "SPENDING_PERIOD"),
     ],
-    ids=["plans", "project modes", "scopes"],
+    ids=["plans", "project modes", "scopes", "spending periods"],
 )
 def test_our_numbers_are_those_of_the_contract(ours: type[IntEnum], contract: Any, prefix: str) -> None:
     named = {f"{prefix}_{choice.name}": choice.value for choice in ours}
@@ -74,3 +85,79 @@ def test_choices_of_a_newer_contract_are_refused_by_name() -> None:
         new_project_from_proto(CreateProjectRequest(project_id="web", mode=9))  # type: ignore[arg-type]
     with pytest.raises(InvalidRequestError, match=r"^scope "):
         new_api_key_from_proto(CreateApiKeyRequest(scope=9))  # type: ignore[arg-type]
+
+
+def test_a_change_tells_what_is_left_out_from_what_is_empty() -> None:
+    name_only = organization_change_from_proto(UpdateOrganizationRequest(display_name="Acme"))
+    bodies_only = organization_change_from_proto(UpdateOrganizationRequest(payload_retained=False))
+    unarchive = project_change_from_proto(UpdateProjectRequest(archived=False))
+    unnamed = api_key_change_from_proto(UpdateApiKeyRequest(display_name=""))
+
+    assert (name_only.display_name, name_only.plan, name_only.payload_retained) == ("Acme", None, None)
+    assert (bodies_only.display_name, bodies_only.payload_retained) == (None, False)
+    assert (unarchive.mode, unarchive.archived) == (None, False)
+    assert (unnamed.display_name, unnamed.spending_limit, unnamed.expire_time) == ("", None, None)
+
+
+def test_zero_is_no_choice_where_a_change_names_one() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^plan "):
+        organization_change_from_proto(UpdateOrganizationRequest(plan=account_service_pb2.PLAN_UNSPECIFIED))
+    with pytest.raises(InvalidRequestError, match=r"^mode "):
+        project_change_from_proto(UpdateProjectRequest(mode=directory_service_pb2.PROJECT_MODE_UNSPECIFIED))
+
+
+def test_a_limit_says_how_much_and_how_often() -> None:
+    limit = directory_service_pb2.SpendingLimit(amount="0.50", period=directory_service_pb2.SPENDING_PERIOD_MONTH)
+
+    new = new_api_key_from_proto(CreateApiKeyRequest(spending_limit=limit))
+
+    assert new.spending_limit == SpendingLimit(5 * 10**11, SpendingPeriod.MONTH)
+    with pytest.raises(InvalidRequestError, match=r"^spending_limit\.period "):
+        new_api_key_from_proto(CreateApiKeyRequest(spending_limit=directory_service_pb2.SpendingLimit(amount="0.50")))
+    with pytest.raises(InvalidRequestError, match=r"^spending_limit\.(amount|period) "):
+        api_key_change_from_proto(UpdateApiKeyRequest(spending_limit=directory_service_pb2.SpendingLimit()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({"api_key_id": "abc"}, "api_key_id"),
+        ({"action": "DROP TABLE"}, "action"),
+        ({"subject": "nul\0"}, "subject"),
+        ({"subject": "x" * 129}, "subject"),
+        ({"from_time": "yesterday"}, "from"),
+        ({"from_time": "2026-03-01"}, "from"),
+        ({"to_time": "2026-03-01T00:00:00"}, "to"),
+        ({"from_time": "2026-03-02T00:00:00Z", "to_time": "2026-03-01T00:00:00Z"}, "to"),
+    ],
+)
+def test_a_filter_that_makes_no_sense_is_named(fields: dict[str, str], parameter: str) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"^{parameter} "):
+        audit_filter_from_proto(ListAuditEntriesRequest(**fields))  # type: ignore[arg-type]
+
+
+def test_a_filter_takes_a_time_with_any_offset() -> None:
+    wanted = audit_filter_from_proto(ListAuditEntriesRequest(from_time="2026-03-01T02:00:00.5+02:00"))
+
+    assert wanted.from_time == datetime(2026, 3, 1, 0, 0, 0, 500_000, tzinfo=UTC)
+    assert (wanted.to_time, wanted.action, wanted.subject, wanted.api_key_id) == (None, None, None, None)
+
+
+def test_what_a_change_replaced_is_free_form_json() -> None:
+    entry = AuditEntry(
+        audit_id=UUID(int=1),
+        create_time=datetime(2026, 3, 1, tzinfo=UTC),
+        organization_id=None,
+        actor_scope=Scope.SERVICE,
+        actor_api_key_id=None,
+        action="api_key.create",
+        subject="x",
+        after={"scope": "OPERATOR", "retention_days": 90, "read_only": False, "expire_time": None},
+    )
+
+    sent = audit_entry_to_proto(entry)
+
+    assert dict(sent.after) == {"scope": "OPERATOR", "retention_days": 90, "read_only": False, "expire_time": None}
+    assert sent.HasField("before")
+    assert dict(sent.before) == {}
+    assert (sent.organization_id, sent.actor_api_key_id) == ("", "")

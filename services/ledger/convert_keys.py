@@ -1,0 +1,116 @@
+"""Keys and their bearers, wire ↔ domain."""
+
+from datetime import datetime
+
+from services.common.authentication import Scope
+from services.common.money import usd_from_pico
+from services.ledger.convert_accounts import mode_to_proto
+from services.ledger.convert_values import (
+    choice,
+    named_choice,
+    optional_time_to_proto,
+    scope_to_proto,
+    time_from_proto,
+    time_to_proto,
+)
+from services.ledger.directory import Bearer
+from services.ledger.keys import (
+    ApiKey,
+    ApiKeyChange,
+    NewApiKey,
+    NewProviderKey,
+    ProviderKey,
+    SpendingLimit,
+    SpendingPeriod,
+)
+from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
+
+
+def new_api_key_from_proto(request: account_service_pb2.CreateApiKeyRequest) -> NewApiKey:
+    default = Scope.PROJECT if request.project_id else Scope.ORGANIZATION
+    return NewApiKey(
+        scope=choice("scope", Scope, request.scope, default=default),
+        organization_id=request.organization_id,
+        project_id=request.project_id or None,
+        display_name=request.display_name,
+        read_only=request.read_only,
+        expire_time=_expire_time(request),
+        spending_limit=_spending_limit(request),
+    )
+
+
+def api_key_change_from_proto(request: account_service_pb2.UpdateApiKeyRequest) -> ApiKeyChange:
+    return ApiKeyChange(
+        display_name=request.display_name if request.HasField("display_name") else None,
+        expire_time=_expire_time(request),
+        spending_limit=_spending_limit(request),
+        clear_spending_limit=request.clear_spending_limit,
+    )
+
+
+def api_key_to_proto(key: ApiKey) -> account_service_pb2.ApiKey:
+    return account_service_pb2.ApiKey(
+        api_key_id=str(key.api_key_id),
+        display_name=key.display_name,
+        scope=scope_to_proto(key.scope),
+        organization_id="" if key.organization_id is None else str(key.organization_id),
+        project_id=key.project_id or "",
+        read_only=key.read_only,
+        create_time=time_to_proto(key.create_time),
+        expire_time=optional_time_to_proto(key.expire_time),
+        revoke_time=optional_time_to_proto(key.revoke_time),
+        spending_limit=spending_limit_to_proto(key.spending_limit),
+    )
+
+
+def spending_limit_from_proto(limit: directory_service_pb2.SpendingLimit) -> SpendingLimit:
+    return SpendingLimit.of(limit.amount, named_choice("spending_limit.period", SpendingPeriod, limit.period))
+
+
+def spending_limit_to_proto(limit: SpendingLimit | None) -> directory_service_pb2.SpendingLimit | None:
+    if limit is None:
+        return None
+    period = directory_service_pb2.SpendingPeriod.Value(f"SPENDING_PERIOD_{limit.period.name}")
+    return directory_service_pb2.SpendingLimit(amount=usd_from_pico(limit.amount_pico), period=period)
+
+
+def new_provider_key_from_proto(request: account_service_pb2.SetProviderKeyRequest) -> NewProviderKey:
+    return NewProviderKey(organization_id=request.organization_id, provider=request.provider, secret=request.secret)
+
+
+def provider_key_to_proto(key: ProviderKey) -> account_service_pb2.ProviderKey:
+    return account_service_pb2.ProviderKey(
+        organization_id=str(key.organization_id), provider=key.provider, update_time=time_to_proto(key.update_time)
+    )
+
+
+def bearer_to_proto(bearer: Bearer) -> directory_service_pb2.ResolveKeyResponse:
+    key = bearer.api_key
+    return directory_service_pb2.ResolveKeyResponse(
+        api_key_id=str(key.api_key_id),
+        scope=scope_to_proto(key.scope),
+        read_only=key.read_only,
+        expire_time=optional_time_to_proto(key.expire_time),
+        organization_id="" if key.organization_id is None else str(key.organization_id),
+        project_id=bearer.project_id or "",
+        project_mode=mode_to_proto(bearer.project_mode),
+        payload_retained=bearer.payload_retained,
+        provider_keys=[
+            directory_service_pb2.SealedProviderKey(provider=provider, sealed_secret=sealed_secret)
+            for provider, sealed_secret in bearer.sealed_secrets.items()
+        ],
+        credit_available=bearer.credit_available,
+        spending_limit=spending_limit_to_proto(key.spending_limit),
+    )
+
+
+def _expire_time(
+    request: account_service_pb2.CreateApiKeyRequest | account_service_pb2.UpdateApiKeyRequest,
+) -> datetime | None:
+    return time_from_proto("expire_time", request.expire_time) if request.HasField("expire_time") else None
+
+
+def _spending_limit(
+    request: account_service_pb2.CreateApiKeyRequest | account_service_pb2.UpdateApiKeyRequest,
+) -> SpendingLimit | None:
+    return spending_limit_from_proto(request.spending_limit) if request.HasField("spending_limit") else None

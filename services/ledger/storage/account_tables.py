@@ -1,0 +1,90 @@
+"""The tables of accounts, as far as the SQL beside this needs them. Their constraints are in the migrations."""
+
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+_metadata = MetaData(schema="ledger")
+_TIME = DateTime(timezone=True)
+
+organization = Table(
+    "organization",
+    _metadata,
+    Column("organization_id", Uuid, primary_key=True),
+    Column("display_name", Text),
+    Column("plan", SmallInteger),
+    Column("retention_days", Integer),
+    Column("payload_retained", Boolean),
+    Column("create_time", _TIME),
+)
+organization_plan = Table(
+    "organization_plan",
+    _metadata,
+    Column("organization_id", Uuid, primary_key=True),
+    Column("valid_from", _TIME, primary_key=True),
+    Column("plan", SmallInteger),
+    Column("retention_days", Integer),
+)
+project = Table(
+    "project",
+    _metadata,
+    Column("organization_id", Uuid, primary_key=True),
+    Column("project_id", Text, primary_key=True),
+    Column("mode", SmallInteger),
+    Column("create_time", _TIME),
+    Column("archive_time", _TIME),
+)
+api_key = Table(
+    "api_key",
+    _metadata,
+    Column("key_hash", LargeBinary, primary_key=True),
+    Column("api_key_id", Uuid),
+    Column("scope", SmallInteger),
+    Column("organization_id", Uuid),
+    Column("project_id", Text),
+    Column("read_only", Boolean),
+    Column("display_name", Text),
+    Column("create_time", _TIME),
+    Column("expire_time", _TIME),
+    Column("revoke_time", _TIME),
+    Column("spending_limit_pico", Numeric),
+    Column("spending_period", SmallInteger),
+)
+provider_key = Table(
+    "provider_key",
+    _metadata,
+    Column("organization_id", Uuid, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("sealed_secret", LargeBinary),
+    Column("update_time", _TIME),
+)
+
+
+def _log_columns() -> tuple[Column[Any], ...]:
+    return (
+        Column("audit_id", Uuid, primary_key=True),
+        Column("create_time", _TIME),
+        Column("actor_scope", SmallInteger),
+        Column("actor_api_key_id", Uuid),
+        Column("action", Text),
+        Column("subject", Text),
+        Column("details", JSONB),
+        Column("before", JSONB(none_as_null=True)),
+    )
+
+
+audit_log = Table("audit_log", _metadata, Column("organization_id", Uuid, primary_key=True), *_log_columns())
+operator_audit_log = Table("operator_audit_log", _metadata, *_log_columns())
