@@ -5,14 +5,9 @@ from datetime import datetime
 from services.common.errors import InvalidRequestError
 from services.ledger.accounts import organization_uuid, require_text
 from services.ledger.convert_prices import MODEL_LENGTH_MAX
+from services.ledger.convert_values import optional_time_to_proto, time_from_proto, time_to_proto
 from services.ledger.price_book import Discount
-from services.ledger.wire_values import (
-    decimal_to_text,
-    fraction_from_text,
-    require_name,
-    time_from_proto,
-    time_to_proto,
-)
+from services.ledger.wire_values import decimal_to_text, fraction_from_text, require_name
 from tollgate.ledger.v1 import price_service_pb2 as wire
 
 
@@ -46,5 +41,5 @@ def discount_to_proto(discount: Discount) -> wire.Discount:
         model=discount.model or "",
         fraction=decimal_to_text(discount.fraction),
         valid_from=time_to_proto(discount.valid_from),
-        valid_to=None if discount.valid_to is None else time_to_proto(discount.valid_to),
+        valid_to=optional_time_to_proto(discount.valid_to),
     )

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import IntEnum
-from typing import TypeVar
 
 from services.common.errors import InvalidRequestError, TooLargeError
 from services.common.money import usd_from_pico
 from services.ledger.accounts import require_text
 from services.ledger.convert_prices import MODEL_LENGTH_MAX, NAME_LENGTH_MAX, prices_from_proto
 from services.ledger.convert_usage import OUTPUT_IMAGE_KINDS_MAX, QUANTITY_MAX
+from services.ledger.convert_values import choice, time_from_proto
 from services.ledger.price_book import NO_DISCOUNT, PriceBook
 from services.ledger.pricing import (
     AmountTooLargeError,
@@ -25,11 +24,10 @@ from services.ledger.pricing import (
     normalise,
     price_call,
 )
-from services.ledger.wire_values import decimal_to_text, fraction_from_text, require_name, time_from_proto
+from services.ledger.wire_values import decimal_to_text, fraction_from_text, require_name
 from tollgate.ledger.v1 import price_service_pb2 as wire
 from tollgate.ledger.v1 import usage_pb2
 
-_Choice = TypeVar("_Choice", bound=IntEnum)
 _COUNTED_APART = ("cached_input_image_tokens", "output_images")
 _QUANTITIES = [field.name for field in usage_pb2.Usage.DESCRIPTOR.fields if field.name not in _COUNTED_APART]
 
@@ -67,8 +65,8 @@ def preview_from_proto(request: wire.PreviewCostRequest, now: datetime) -> Previ
         start_time=time_from_proto("start_time", request.start_time) if request.HasField("start_time") else now,
         discount=fraction_from_text("discount", request.discount) if request.discount else NO_DISCOUNT,
         service_tier=request.service_tier,
-        outcome=_choice("outcome", Outcome, request.outcome, Outcome.SUCCESS),
-        funding=_choice("funding", Funding, request.funding, Funding.CREDITS),
+        outcome=choice("outcome", Outcome, request.outcome, default=Outcome.SUCCESS),
+        funding=choice("funding", Funding, request.funding, default=Funding.CREDITS),
         cache_hit=request.cache_hit,
         payload_retained=request.payload_retained,
     )
@@ -154,12 +152,3 @@ def _quantity(field: str, value: int, *, least: int = 0) -> int:
     if not least <= value <= QUANTITY_MAX:
         raise InvalidRequestError(field, f"must be from {least} to {QUANTITY_MAX}, got {value}")
     return value
-
-
-def _choice(field: str, choices: type[_Choice], number: int, default: _Choice) -> _Choice:
-    if not number:
-        return default
-    try:
-        return choices(number)
-    except ValueError:
-        raise InvalidRequestError(field, f"has no value {number}") from None

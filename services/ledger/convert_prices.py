@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from services.common.errors import InvalidRequestError, TooLargeError
 from services.ledger.accounts import require_text
+from services.ledger.convert_values import time_from_proto, time_to_proto
 from services.ledger.price_book import PriceVersion
 from services.ledger.pricing import (
     EVERY_DAY,
@@ -19,7 +20,7 @@ from services.ledger.pricing import (
     Unit,
     Window,
 )
-from services.ledger.wire_values import decimal_from_text, decimal_to_text, require_name, time_from_proto, time_to_proto
+from services.ledger.wire_values import decimal_from_text, decimal_to_text, require_name
 from tollgate.ledger.v1 import price_service_pb2 as wire
 
 # What an operator publishes, as opposed to the catalogue.

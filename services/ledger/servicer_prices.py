@@ -12,12 +12,12 @@ from services.common.parameters import optional_time, optional_uuid
 from services.ledger.convert_discounts import discount_to_proto, new_discount_from_proto
 from services.ledger.convert_preview import preview_from_proto, preview_to_proto
 from services.ledger.convert_prices import new_version_from_proto, version_to_proto
+from services.ledger.convert_values import time_from_proto, time_to_proto
 from services.ledger.paging import BY_ID, Page, PageRequest, page_request
 from services.ledger.price_book import Discount, PriceVersion
 from services.ledger.price_keeping import CurrentPrices, PriceKeeper
 from services.ledger.storage.transactions import transaction
 from services.ledger.storage.unpriced import UnpricedFilter, UnpricedRecord, unpriced_records
-from services.ledger.wire_values import time_from_proto, time_to_proto
 from tollgate.ledger.v1 import price_service_pb2 as wire
 from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceServicer
 

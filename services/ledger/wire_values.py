@@ -1,10 +1,7 @@
-"""Decimals, times and names on the wire ↔ values. Whatever is wrong is named by the field it is in."""
+"""Decimals and names on the wire ↔ values. Whatever is wrong is named by the field it is in."""
 
 import re
-from datetime import UTC, datetime
 from decimal import Context, Decimal
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import InvalidRequestError
 from services.ledger.pricing import PRICE_LIMIT, check_decimal
@@ -39,19 +36,6 @@ def decimal_to_text(value: Decimal) -> str:
     """The exact number without an exponent and without trailing zeros."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def time_from_proto(field: str, time: Timestamp) -> datetime:
-    try:
-        return time.ToDatetime(UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequestError(field, "must be a time from the year 1 to the year 9999") from error
-
-
-def time_to_proto(time: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
 
 
 def require_name(field: str, text: str) -> None:
