@@ -1,4 +1,8 @@
-"""The machine stops: of what was not synced, any page may be there or not. What was promised is there all the same."""
+"""The process or the machine stops. What was promised is there all the same.
+
+A process that stops leaves all it wrote, synced or not. A machine that stops leaves, of what was not synced, any page
+or none; also of what an earlier process wrote.
+"""
 
 import asyncio
 import random
@@ -18,7 +22,7 @@ from tests.integration.router.spool_records import (
     segment_paths,
 )
 
-LIFE_COUNT = 20
+LIFE_COUNT = 30
 CALLER_COUNT = 24
 PAGE_BYTES = 4096
 
@@ -37,6 +41,10 @@ class Disk:
 
         monkeypatch.setattr(Segment, "sync", noted_sync)
 
+    def kill(self, directory: Path, survivors: Path) -> None:
+        """Copies what the next process finds."""
+        shutil.copytree(directory, survivors)
+
     def cut_power(self, directory: Path, survivors: Path, dice: random.Random) -> None:
         """Copies what the machine finds when it starts again."""
         shutil.copytree(directory, survivors)
@@ -50,7 +58,7 @@ class Disk:
 
 
 def forget_pages(data: bytes, durable_end: int, dice: random.Random) -> bytes:
-    """Every page behind the durable end is as it is, or as it was: zeros, or its durable beginning and zeros."""
+    """Every page behind the durable end is as it was written, or zeros."""
     found = bytearray(data)
     for start in range(durable_end // PAGE_BYTES * PAGE_BYTES, len(data), PAGE_BYTES):
         if dice.random() < 0.5:
@@ -86,14 +94,17 @@ async def ship_for_ever(spool: Spool, oracle: Oracle) -> None:
         await ship(spool, oracle)
 
 
-async def live_until_power_is_cut(
+async def live_until_it_stops(
     directory: Path, survivors: Path, disk: Disk, oracle: Oracle, dice: random.Random
 ) -> None:
     spool = Spool.open(directory, SMALL)
     work = [ship_for_ever(spool, oracle), *(call_for_ever(spool, oracle, dice) for _ in range(CALLER_COUNT))]
     tasks = [asyncio.create_task(task) for task in work]
     await asyncio.sleep(dice.uniform(0.02, 0.2))
-    disk.cut_power(directory, survivors, dice)
+    if dice.random() < 0.5:
+        disk.kill(directory, survivors)
+    else:
+        disk.cut_power(directory, survivors, dice)
     failed = [task for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
@@ -102,14 +113,14 @@ async def live_until_power_is_cut(
     await asyncio.gather(*failed)
 
 
-async def test_a_machine_that_stops_at_any_moment_has_every_promised_record_once(
+async def test_processes_and_machines_that_stop_at_any_moment_have_every_promised_record_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dice = random.Random(7)
     disk = Disk(monkeypatch)
     oracle = Oracle()
     for life in range(LIFE_COUNT):
-        await live_until_power_is_cut(tmp_path / str(life), tmp_path / str(life + 1), disk, oracle, dice)
+        await live_until_it_stops(tmp_path / str(life), tmp_path / str(life + 1), disk, oracle, dice)
 
     last = Spool.open(tmp_path / str(LIFE_COUNT), SMALL)
     await ship(last, oracle)

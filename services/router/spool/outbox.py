@@ -47,8 +47,7 @@ class Batch:
 class Outbox:
     """Reads a log from its oldest segment on, and removes segments that nobody needs any more.
 
-    `durable` returns when everything written until now is durable; `evacuate` when nothing of a segment is needed any
-    more. Both raise SpoolFailedError.
+    `evacuate` returns when nothing in a segment is needed any more; it raises SpoolFailedError.
     """
 
     def __init__(
@@ -56,12 +55,10 @@ class Outbox:
         records: Log,
         slot: Slot,
         unsent_count: int,
-        durable: Callable[[], Awaitable[None]],
         evacuate: Callable[[Segment], Awaitable[None]],
     ) -> None:
         self._log = records
         self._slot = slot
-        self._durable = durable
         self._evacuate = evacuate
         # How many records wait for the ledger; exact whenever it is 0.
         self.depth = unsent_count
@@ -95,14 +92,14 @@ class Outbox:
     async def read(self) -> Batch | None:
         """The oldest records that are not committed, or None when there is nothing to send.
 
-        Raises OSError or SpoolFailedError when the disk fails. The same batch comes again until it has been committed.
+        Raises OSError when the disk fails. The same batch comes again until it has been committed.
         """
         self._arrived.clear()
         while await self._find_segment():
             segment = self._log.segments[0]
             found = await asyncio.to_thread(_collect, segment, self._position)
             if segment.header.epoch is None or segment.header.epoch in self._broken:
-                await self._write_again(segment, found)
+                self._write_again(segment, found)
                 continue
             batch = self._batch_of(segment, segment.header.epoch, found)
             if batch is not None:
@@ -168,7 +165,7 @@ class Outbox:
             self._log.start_epoch(self._slot.next_epoch())
         self._broken.add(epoch)
 
-    async def _write_again(self, segment: Segment, found: list[Entry | Damage]) -> None:
+    def _write_again(self, segment: Segment, found: list[Entry | Damage]) -> None:
         for item in found:
             if isinstance(item, Damage):
                 _report(segment, item)
@@ -176,8 +173,8 @@ class Outbox:
                 self._log.write_finished(item.payload)
                 self._leave(1)
         self._position = found[-1].end
+        # So that it stays until the copies are durable.
         self._log.copied_from.add(segment.number)
-        await self._durable()
 
     def _remember(self, epoch: Epoch, committed_sequence: int) -> None:
         self._committed, self._is_sure = (epoch, committed_sequence), True

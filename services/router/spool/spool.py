@@ -51,7 +51,7 @@ class Spool:
         self._reserved_bytes = 0
         self._is_closed = False
         self._log = Log(slot.directory, slot.next_epoch(), settings, recovered.segments)
-        self.outbox = Outbox(self._log, slot, recovered.unsent_count, self._durable, self._evacuate)
+        self.outbox = Outbox(self._log, slot, recovered.unsent_count, self._evacuate)
         self._commit = GroupCommit(self._log, settings, self.outbox.note_durable)
         for call in recovered.unfinished:
             self._log.write_finished(call.payload)
@@ -152,9 +152,6 @@ class Spool:
     def _refuse(self, why: str) -> None:
         REFUSALS.inc()
         raise SpoolFullError(why)
-
-    async def _durable(self) -> None:
-        await self._commit.durable()
 
     async def _evacuate(self, segment: Segment) -> None:
         """Copies what is still open in a segment to the end of the log. Raises SpoolFailedError."""

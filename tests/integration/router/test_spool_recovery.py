@@ -265,9 +265,12 @@ async def test_a_full_disk_at_the_start_stops_neither_shipping_nor_what_is_recov
         disk.setattr(Segment, "create", no_space)
         after = Spool.open(tmp_path, SMALL)
         while_full = await read_records(after)
+        # It holds the only trace of the call that was cut off.
+        kept = segment_paths(tmp_path)
     later = await record_when_possible(after)
 
     assert while_full == records
+    assert [path.name for path in kept] == ["000000000001.segment"]
     assert later == [begun]
     after.close()
 
