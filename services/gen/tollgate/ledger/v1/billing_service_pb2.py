@@ -26,9 +26,10 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tollgate.access.v1 import access_pb2 as tollgate_dot_access_dot_v1_dot_access__pb2
+from tollgate.ledger.v1 import usage_pb2 as tollgate_dot_ledger_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tollgate/ledger/v1/billing_service.proto\x12\x12tollgate.ledger.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollgate/access/v1/access.proto\"\x90\x01\n\x13GrantCreditsRequest\x12\x1d\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08grant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61mount\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.tollgate.ledger.v1.CreditKind\"\xc1\x01\n\x14GrantCreditsResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.tollgate.ledger.v1.CreditKind\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\t\",\n\x11GetBalanceRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"\x8a\x01\n\x12GetBalanceResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\x02 \x01(\t\x12\x0f\n\x07prepaid\x18\x03 \x01(\t\x12\x13\n\x0bpromotional\x18\x04 \x01(\t\x12\x12\n\nreceivable\x18\x05 \x01(\t\x12\x10\n\x08sequence\x18\x06 \x01(\t*_\n\nCreditKind\x12\x1b\n\x17\x43REDIT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43REDIT_KIND_PREPAID\x10\x01\x12\x1b\n\x17\x43REDIT_KIND_PROMOTIONAL\x10\x02\x32\x92\x02\n\x0e\x42illingService\x12\x87\x01\n\x0cGrantCredits\x12\'.tollgate.ledger.v1.GrantCreditsRequest\x1a(.tollgate.ledger.v1.GrantCreditsResponse\"$\x8a\xb5\x18\x04\x08\x02\x10\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/credit_grants:\x01*\x12v\n\nGetBalance\x12%.tollgate.ledger.v1.GetBalanceRequest\x1a&.tollgate.ledger.v1.GetBalanceResponse\"\x19\x8a\xb5\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/balanceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tollgate/ledger/v1/billing_service.proto\x12\x12tollgate.ledger.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollgate/access/v1/access.proto\x1a\x1etollgate/ledger/v1/usage.proto\"\xc1\x01\n\x13GrantCreditsRequest\x12\x1d\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08grant_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61mount\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.tollgate.ledger.v1.CreditKind\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf2\x01\n\x14GrantCreditsResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x10\n\x08grant_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.tollgate.ledger.v1.CreditKind\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x17ListCreditGrantsRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\t\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x18ListCreditGrantsResponse\x12\x36\n\rcredit_grants\x18\x01 \x03(\x0b\x32\x1f.tollgate.ledger.v1.CreditGrant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x96\x02\n\x0b\x43reditGrant\x12\x10\n\x08grant_id\x18\x01 \x01(\t\x12\x30\n\x06source\x18\x02 \x01(\x0e\x32 .tollgate.ledger.v1.CreditSource\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.tollgate.ledger.v1.CreditKind\x12\x0e\n\x06\x61mount\x18\x04 \x01(\t\x12\x11\n\tremaining\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x08 \x01(\t\"\xef\x01\n\x14RefundCreditsRequest\x12\x1d\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\trefund_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x61mount\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.tollgate.ledger.v1.RefundKindB\x04\xe2\x41\x01\x02\x12\x10\n\x08grant_id\x18\x05 \x01(\t\x12\x33\n\x0b\x63redit_kind\x18\x06 \x01(\x0e\x32\x1e.tollgate.ledger.v1.CreditKind\x12\x0e\n\x06reason\x18\x07 \x01(\t\"\xd5\x01\n\x15RefundCreditsResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x11\n\trefund_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.tollgate.ledger.v1.RefundKind\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\t\x12\x10\n\x08sequence\x18\x07 \x01(\t\",\n\x11GetBalanceRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"\x8a\x01\n\x12GetBalanceResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61lance\x18\x02 \x01(\t\x12\x0f\n\x07prepaid\x18\x03 \x01(\t\x12\x13\n\x0bpromotional\x18\x04 \x01(\t\x12\x12\n\nreceivable\x18\x05 \x01(\t\x12\x10\n\x08sequence\x18\x06 \x01(\t\"M\n\x07Posting\x12\x32\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0e\x32!.tollgate.ledger.v1.LedgerAccount\x12\x0e\n\x06\x61mount\x18\x02 \x01(\t\"\xd6\x01\n\x0bLedgerEntry\x12\x10\n\x08sequence\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32#.tollgate.ledger.v1.LedgerEntryKind\x12\x11\n\treference\x18\x04 \x01(\t\x12-\n\x08postings\x18\x05 \x03(\x0b\x32\x1b.tollgate.ledger.v1.Posting\x12\x0f\n\x07\x62\x61lance\x18\x06 \x01(\t\"Q\n\x18ListLedgerEntriesRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\t\"d\n\x19ListLedgerEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.tollgate.ledger.v1.LedgerEntry\x12\x15\n\rlast_sequence\x18\x02 \x01(\t\"X\n\x13GetStatementRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12\x0c\n\x04\x66rom\x18\x03 \x01(\t\x12\n\n\x02to\x18\x04 \x01(\t\"Q\n\x10StatementAmounts\x12\r\n\x05gross\x18\x01 \x01(\t\x12\x10\n\x08\x64iscount\x18\x02 \x01(\t\x12\x0b\n\x03net\x18\x03 \x01(\t\x12\x0f\n\x07\x63harged\x18\x04 \x01(\t\"\xb5\x01\n\rStatementLine\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12,\n\x07\x66unding\x18\x03 \x01(\x0e\x32\x1b.tollgate.ledger.v1.Funding\x12\x0c\n\x04line\x18\x04 \x01(\t\x12\x10\n\x08quantity\x18\x05 \x01(\t\x12\x35\n\x07\x61mounts\x18\x06 \x01(\x0b\x32$.tollgate.ledger.v1.StatementAmounts\"\x98\x03\n\x14GetStatementResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05lines\x18\x05 \x03(\x0b\x32!.tollgate.ledger.v1.StatementLine\x12\x33\n\x05total\x18\x06 \x01(\x0b\x32$.tollgate.ledger.v1.StatementAmounts\x12\x17\n\x0f\x63harged_rounded\x18\x07 \x01(\t\x12\x19\n\x11rounding_residual\x18\x08 \x01(\t\x12\x16\n\x0eunpriced_count\x18\t \x01(\t\x12\x35\n\x07\x62\x61lance\x18\n \x01(\x0b\x32$.tollgate.ledger.v1.StatementBalance\x12\x32\n\tmovements\x18\x0b \x03(\x0b\x32\x1f.tollgate.ledger.v1.LedgerEntry\"\xf9\x01\n\x10StatementBalance\x12\x0f\n\x07opening\x18\x01 \x01(\t\x12\x17\n\x0fgranted_prepaid\x18\x02 \x01(\t\x12\x1b\n\x13granted_promotional\x18\x03 \x01(\t\x12\x11\n\tcorrected\x18\x04 \x01(\t\x12\x10\n\x08refunded\x18\x05 \x01(\t\x12\x0f\n\x07\x65xpired\x18\x06 \x01(\t\x12\r\n\x05usage\x18\x07 \x01(\t\x12\x0f\n\x07\x63losing\x18\x08 \x01(\t\x12\x19\n\x11timing_difference\x18\t \x01(\t\x12\x16\n\x0e\x66irst_sequence\x18\n \x01(\t\x12\x15\n\rlast_sequence\x18\x0b \x01(\t\"-\n\x12VerifyBooksRequest\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"\xd7\x01\n\x13VerifyBooksResponse\x12\r\n\x05\x61gree\x18\x01 \x01(\x08\x12/\n\x0bverify_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08verified\x18\x03 \x01(\x0b\x32\".tollgate.ledger.v1.VerifiedCounts\x12\x37\n\x0b\x64ifferences\x18\x04 \x03(\x0b\x32\".tollgate.ledger.v1.BookDifference\x12\x11\n\ttruncated\x18\x05 \x01(\x08\"\x87\x01\n\x0eVerifiedCounts\x12\x15\n\rorganizations\x18\x01 \x01(\t\x12\x0f\n\x07records\x18\x02 \x01(\t\x12\x12\n\ncost_lines\x18\x03 \x01(\t\x12\r\n\x05hours\x18\x04 \x01(\t\x12\x12\n\nmoney_days\x18\x05 \x01(\t\x12\x16\n\x0eledger_entries\x18\x06 \x01(\t\"\x8c\x01\n\x0e\x42ookDifference\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\r\n\x05\x63heck\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\t\x12\x0e\n\x06\x66igure\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\r\n\x05\x66ound\x18\x06 \x01(\t\x12\x12\n\ndifference\x18\x07 \x01(\t*_\n\nCreditKind\x12\x1b\n\x17\x43REDIT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43REDIT_KIND_PREPAID\x10\x01\x12\x1b\n\x17\x43REDIT_KIND_PROMOTIONAL\x10\x02*d\n\x0c\x43reditSource\x12\x1d\n\x19\x43REDIT_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43REDIT_SOURCE_GRANT\x10\x01\x12\x1c\n\x18\x43REDIT_SOURCE_CORRECTION\x10\x02*^\n\nRefundKind\x12\x1b\n\x17REFUND_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13REFUND_KIND_UNSPENT\x10\x01\x12\x1a\n\x16REFUND_KIND_CORRECTION\x10\x02*\x90\x03\n\rLedgerAccount\x12\x1e\n\x1aLEDGER_ACCOUNT_UNSPECIFIED\x10\x00\x12\x1a\n\x16LEDGER_ACCOUNT_PREPAID\x10\x01\x12\x1e\n\x1aLEDGER_ACCOUNT_PROMOTIONAL\x10\x02\x12\x1d\n\x19LEDGER_ACCOUNT_RECEIVABLE\x10\x03\x12\x17\n\x13LEDGER_ACCOUNT_HELD\x10\x04\x12\x1a\n\x16LEDGER_ACCOUNT_REVENUE\x10\x05\x12\x1b\n\x17LEDGER_ACCOUNT_DISCOUNT\x10\x06\x12 \n\x1cLEDGER_ACCOUNT_UPSTREAM_COST\x10\x07\x12\x1b\n\x17LEDGER_ACCOUNT_ROUNDING\x10\x08\x12\x1a\n\x16LEDGER_ACCOUNT_PAYMENT\x10\t\x12\x1c\n\x18LEDGER_ACCOUNT_PROMOTION\x10\n\x12\x1d\n\x19LEDGER_ACCOUNT_ADJUSTMENT\x10\x0b\x12\x1a\n\x16LEDGER_ACCOUNT_EXPIRED\x10\x0c*\xeb\x01\n\x0fLedgerEntryKind\x12!\n\x1dLEDGER_ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEDGER_ENTRY_KIND_USAGE\x10\x01\x12\x1b\n\x17LEDGER_ENTRY_KIND_GRANT\x10\x02\x12\x1c\n\x18LEDGER_ENTRY_KIND_EXPIRY\x10\x03\x12\x1c\n\x18LEDGER_ENTRY_KIND_REFUND\x10\x04\x12 \n\x1cLEDGER_ENTRY_KIND_CORRECTION\x10\x05\x12\x1d\n\x19LEDGER_ENTRY_KIND_PRICING\x10\x06\x32\xc6\x07\n\x0e\x42illingService\x12\x87\x01\n\x0cGrantCredits\x12\'.tollgate.ledger.v1.GrantCreditsRequest\x1a(.tollgate.ledger.v1.GrantCreditsResponse\"$\x8a\xb5\x18\x04\x08\x02\x10\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/credit_grants:\x01*\x12\x8e\x01\n\x10ListCreditGrants\x12+.tollgate.ledger.v1.ListCreditGrantsRequest\x1a,.tollgate.ledger.v1.ListCreditGrantsResponse\"\x1f\x8a\xb5\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/credit_grants\x12\x8b\x01\n\rRefundCredits\x12(.tollgate.ledger.v1.RefundCreditsRequest\x1a).tollgate.ledger.v1.RefundCreditsResponse\"%\x8a\xb5\x18\x04\x08\x02\x10\x01\x82\xd3\xe4\x93\x02\x17\"\x12/v1/credit_refunds:\x01*\x12v\n\nGetBalance\x12%.tollgate.ledger.v1.GetBalanceRequest\x1a&.tollgate.ledger.v1.GetBalanceResponse\"\x19\x8a\xb5\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/balance\x12\x92\x01\n\x11ListLedgerEntries\x12,.tollgate.ledger.v1.ListLedgerEntriesRequest\x1a-.tollgate.ledger.v1.ListLedgerEntriesResponse\" \x8a\xb5\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/ledger_entries\x12~\n\x0cGetStatement\x12\'.tollgate.ledger.v1.GetStatementRequest\x1a(.tollgate.ledger.v1.GetStatementResponse\"\x1b\x8a\xb5\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/statement\x12~\n\x0bVerifyBooks\x12&.tollgate.ledger.v1.VerifyBooksRequest\x1a\'.tollgate.ledger.v1.VerifyBooksResponse\"\x1e\x8a\xb5\x18\x02\x08\x03\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/books:verifyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,20 +42,82 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRANTCREDITSREQUEST'].fields_by_name['grant_id']._serialized_options = b'\342A\001\002'
   _globals['_GRANTCREDITSREQUEST'].fields_by_name['amount']._loaded_options = None
   _globals['_GRANTCREDITSREQUEST'].fields_by_name['amount']._serialized_options = b'\342A\001\002'
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\002'
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['refund_id']._loaded_options = None
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['refund_id']._serialized_options = b'\342A\001\002'
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['amount']._loaded_options = None
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['amount']._serialized_options = b'\342A\001\002'
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_REFUNDCREDITSREQUEST'].fields_by_name['kind']._serialized_options = b'\342A\001\002'
   _globals['_BILLINGSERVICE'].methods_by_name['GrantCredits']._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['GrantCredits']._serialized_options = b'\212\265\030\004\010\002\020\001\202\323\344\223\002\026\"\021/v1/credit_grants:\001*'
+  _globals['_BILLINGSERVICE'].methods_by_name['ListCreditGrants']._loaded_options = None
+  _globals['_BILLINGSERVICE'].methods_by_name['ListCreditGrants']._serialized_options = b'\212\265\030\002\010\003\202\323\344\223\002\023\022\021/v1/credit_grants'
+  _globals['_BILLINGSERVICE'].methods_by_name['RefundCredits']._loaded_options = None
+  _globals['_BILLINGSERVICE'].methods_by_name['RefundCredits']._serialized_options = b'\212\265\030\004\010\002\020\001\202\323\344\223\002\027\"\022/v1/credit_refunds:\001*'
   _globals['_BILLINGSERVICE'].methods_by_name['GetBalance']._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['GetBalance']._serialized_options = b'\212\265\030\002\010\003\202\323\344\223\002\r\022\013/v1/balance'
-  _globals['_CREDITKIND']._serialized_start=723
-  _globals['_CREDITKIND']._serialized_end=818
-  _globals['_GRANTCREDITSREQUEST']._serialized_start=194
-  _globals['_GRANTCREDITSREQUEST']._serialized_end=338
-  _globals['_GRANTCREDITSRESPONSE']._serialized_start=341
-  _globals['_GRANTCREDITSRESPONSE']._serialized_end=534
-  _globals['_GETBALANCEREQUEST']._serialized_start=536
-  _globals['_GETBALANCEREQUEST']._serialized_end=580
-  _globals['_GETBALANCERESPONSE']._serialized_start=583
-  _globals['_GETBALANCERESPONSE']._serialized_end=721
-  _globals['_BILLINGSERVICE']._serialized_start=821
-  _globals['_BILLINGSERVICE']._serialized_end=1095
+  _globals['_BILLINGSERVICE'].methods_by_name['ListLedgerEntries']._loaded_options = None
+  _globals['_BILLINGSERVICE'].methods_by_name['ListLedgerEntries']._serialized_options = b'\212\265\030\002\010\003\202\323\344\223\002\024\022\022/v1/ledger_entries'
+  _globals['_BILLINGSERVICE'].methods_by_name['GetStatement']._loaded_options = None
+  _globals['_BILLINGSERVICE'].methods_by_name['GetStatement']._serialized_options = b'\212\265\030\002\010\003\202\323\344\223\002\017\022\r/v1/statement'
+  _globals['_BILLINGSERVICE'].methods_by_name['VerifyBooks']._loaded_options = None
+  _globals['_BILLINGSERVICE'].methods_by_name['VerifyBooks']._serialized_options = b'\212\265\030\002\010\003\202\323\344\223\002\022\022\020/v1/books:verify'
+  _globals['_CREDITKIND']._serialized_start=3835
+  _globals['_CREDITKIND']._serialized_end=3930
+  _globals['_CREDITSOURCE']._serialized_start=3932
+  _globals['_CREDITSOURCE']._serialized_end=4032
+  _globals['_REFUNDKIND']._serialized_start=4034
+  _globals['_REFUNDKIND']._serialized_end=4128
+  _globals['_LEDGERACCOUNT']._serialized_start=4131
+  _globals['_LEDGERACCOUNT']._serialized_end=4531
+  _globals['_LEDGERENTRYKIND']._serialized_start=4534
+  _globals['_LEDGERENTRYKIND']._serialized_end=4769
+  _globals['_GRANTCREDITSREQUEST']._serialized_start=226
+  _globals['_GRANTCREDITSREQUEST']._serialized_end=419
+  _globals['_GRANTCREDITSRESPONSE']._serialized_start=422
+  _globals['_GRANTCREDITSRESPONSE']._serialized_end=664
+  _globals['_LISTCREDITGRANTSREQUEST']._serialized_start=666
+  _globals['_LISTCREDITGRANTSREQUEST']._serialized_end=751
+  _globals['_LISTCREDITGRANTSRESPONSE']._serialized_start=753
+  _globals['_LISTCREDITGRANTSRESPONSE']._serialized_end=860
+  _globals['_CREDITGRANT']._serialized_start=863
+  _globals['_CREDITGRANT']._serialized_end=1141
+  _globals['_REFUNDCREDITSREQUEST']._serialized_start=1144
+  _globals['_REFUNDCREDITSREQUEST']._serialized_end=1383
+  _globals['_REFUNDCREDITSRESPONSE']._serialized_start=1386
+  _globals['_REFUNDCREDITSRESPONSE']._serialized_end=1599
+  _globals['_GETBALANCEREQUEST']._serialized_start=1601
+  _globals['_GETBALANCEREQUEST']._serialized_end=1645
+  _globals['_GETBALANCERESPONSE']._serialized_start=1648
+  _globals['_GETBALANCERESPONSE']._serialized_end=1786
+  _globals['_POSTING']._serialized_start=1788
+  _globals['_POSTING']._serialized_end=1865
+  _globals['_LEDGERENTRY']._serialized_start=1868
+  _globals['_LEDGERENTRY']._serialized_end=2082
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=2084
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=2165
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=2167
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=2267
+  _globals['_GETSTATEMENTREQUEST']._serialized_start=2269
+  _globals['_GETSTATEMENTREQUEST']._serialized_end=2357
+  _globals['_STATEMENTAMOUNTS']._serialized_start=2359
+  _globals['_STATEMENTAMOUNTS']._serialized_end=2440
+  _globals['_STATEMENTLINE']._serialized_start=2443
+  _globals['_STATEMENTLINE']._serialized_end=2624
+  _globals['_GETSTATEMENTRESPONSE']._serialized_start=2627
+  _globals['_GETSTATEMENTRESPONSE']._serialized_end=3035
+  _globals['_STATEMENTBALANCE']._serialized_start=3038
+  _globals['_STATEMENTBALANCE']._serialized_end=3287
+  _globals['_VERIFYBOOKSREQUEST']._serialized_start=3289
+  _globals['_VERIFYBOOKSREQUEST']._serialized_end=3334
+  _globals['_VERIFYBOOKSRESPONSE']._serialized_start=3337
+  _globals['_VERIFYBOOKSRESPONSE']._serialized_end=3552
+  _globals['_VERIFIEDCOUNTS']._serialized_start=3555
+  _globals['_VERIFIEDCOUNTS']._serialized_end=3690
+  _globals['_BOOKDIFFERENCE']._serialized_start=3693
+  _globals['_BOOKDIFFERENCE']._serialized_end=3833
+  _globals['_BILLINGSERVICE']._serialized_start=4772
+  _globals['_BILLINGSERVICE']._serialized_end=5738
 # @@protoc_insertion_point(module_scope)

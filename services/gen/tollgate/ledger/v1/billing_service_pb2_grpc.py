@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class BillingServiceStub:
     """Keeps the books. Amounts are decimal strings in USD, exact to the pico-dollar: "0.000018450000".
+
+    Charges take promotional credit before prepaid, and of each what ends first; what no credit covers is owed. New credit
+    settles what is owed before anything of it can be spent.
     """
 
     def __init__(self, channel):
@@ -40,28 +43,105 @@ class BillingServiceStub:
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GrantCreditsRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GrantCreditsResponse.FromString,
                 _registered_method=True)
+        self.ListCreditGrants = channel.unary_unary(
+                '/tollgate.ledger.v1.BillingService/ListCreditGrants',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListCreditGrantsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListCreditGrantsResponse.FromString,
+                _registered_method=True)
+        self.RefundCredits = channel.unary_unary(
+                '/tollgate.ledger.v1.BillingService/RefundCredits',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.RefundCreditsRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.RefundCreditsResponse.FromString,
+                _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/tollgate.ledger.v1.BillingService/GetBalance',
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetBalanceRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetBalanceResponse.FromString,
                 _registered_method=True)
+        self.ListLedgerEntries = channel.unary_unary(
+                '/tollgate.ledger.v1.BillingService/ListLedgerEntries',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListLedgerEntriesRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListLedgerEntriesResponse.FromString,
+                _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/tollgate.ledger.v1.BillingService/GetStatement',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
+        self.VerifyBooks = channel.unary_unary(
+                '/tollgate.ledger.v1.BillingService/VerifyBooks',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.VerifyBooksRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.VerifyBooksResponse.FromString,
+                _registered_method=True)
 
 
 class BillingServiceServicer:
     """Keeps the books. Amounts are decimal strings in USD, exact to the pico-dollar: "0.000018450000".
+
+    Charges take promotional credit before prepaid, and of each what ends first; what no credit covers is owed. New credit
+    settles what is owed before anything of it can be spent.
     """
 
     def GrantCredits(self, request, context):
         """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once.
 
-        Fails with `ALREADY_EXISTS` when the id was used for another amount or kind.
+        Fails with `ALREADY_EXISTS` when the id was used for another amount, kind or end, or for a correction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCreditGrants(self, request, context):
+        """Lists grants and corrections with what remains of each, the newest first. What remains of all of them is the
+        balance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundCredits(self, request, context):
+        """Gives money back: the unspent part of a prepaid grant leaves the books, or a charge is corrected by new credit.
+        Safe to retry: repeating a `refund_id` refunds once.
+
+        Paying out is somebody else's work; this books it. Nothing that was booked is changed. Fails with
+        `INVALID_REQUEST`, naming `amount`, above what is unspent of the grant or what was ever charged and not yet
+        corrected; with `NOT_FOUND` for a grant that does not exist; with `ALREADY_EXISTS` when the id was used for
+        something else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """Says how much credit an organization has.
+        """Says how much credit an organization has. Credit that has ended is not among it, from that very microsecond on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLedgerEntries(self, request, context):
+        """Lists what was booked after an entry, in order. What a billing system follows: sequences begin at 1 and have no
+        gaps, an entry never changes, and none ever appears before one that was seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """Says what an organization used in a period and what became of its balance. Retention does not touch it.
+
+        Usage is by the day in UTC on which calls started, so a record that arrives late still changes it, for up to 35
+        days; the balance is by when something was booked. `timing_difference` joins the two. Fails with
+        `INVALID_REQUEST`, naming the parameter, for a period that ends before it begins or is longer than 366 days.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyBooks(self, request, context):
+        """Recomputes everything that must agree, in one snapshot, and reports each difference: cost lines, records, figures by
+        the hour, sums by the day, journal entries and balances. Reads only. What retention dropped is counted in as it was
+        when it was dropped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,10 +155,35 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GrantCreditsRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GrantCreditsResponse.SerializeToString,
             ),
+            'ListCreditGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCreditGrants,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListCreditGrantsRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListCreditGrantsResponse.SerializeToString,
+            ),
+            'RefundCredits': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundCredits,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.RefundCreditsRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.RefundCreditsResponse.SerializeToString,
+            ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetBalanceRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'ListLedgerEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLedgerEntries,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListLedgerEntriesRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListLedgerEntriesResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetStatementRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetStatementResponse.SerializeToString,
+            ),
+            'VerifyBooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyBooks,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.VerifyBooksRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.VerifyBooksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +195,9 @@ def add_BillingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class BillingService:
     """Keeps the books. Amounts are decimal strings in USD, exact to the pico-dollar: "0.000018450000".
+
+    Charges take promotional credit before prepaid, and of each what ends first; what no credit covers is owed. New credit
+    settles what is owed before anything of it can be spent.
     """
 
     @staticmethod
@@ -120,6 +228,60 @@ class BillingService:
             _registered_method=True)
 
     @staticmethod
+    def ListCreditGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.BillingService/ListCreditGrants',
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListCreditGrantsRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListCreditGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundCredits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.BillingService/RefundCredits',
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.RefundCreditsRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.RefundCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetBalance(request,
             target,
             options=(),
@@ -136,6 +298,87 @@ class BillingService:
             '/tollgate.ledger.v1.BillingService/GetBalance',
             tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetBalanceRequest.SerializeToString,
             tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLedgerEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.BillingService/ListLedgerEntries',
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListLedgerEntriesRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.ListLedgerEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.BillingService/GetStatement',
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetStatementRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.GetStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyBooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.ledger.v1.BillingService/VerifyBooks',
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.VerifyBooksRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_billing__service__pb2.VerifyBooksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -170,6 +170,8 @@ class _RecordFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordFlag
     """Written after a crash, from what was begun."""
     RECORD_FLAG_TIME_IN_FUTURE: _RecordFlag.ValueType  # 3
     """The request id's time was up to five minutes ahead of the ledger's clock; the receipt time was taken."""
+    RECORD_FLAG_IMPORTED: _RecordFlag.ValueType  # 4
+    """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
 
 class RecordFlag(_RecordFlag, metaclass=_RecordFlagEnumTypeWrapper):
     """What is unusual about a record. A record may carry several."""
@@ -182,6 +184,8 @@ RECORD_FLAG_RECOVERED: RecordFlag.ValueType  # 2
 """Written after a crash, from what was begun."""
 RECORD_FLAG_TIME_IN_FUTURE: RecordFlag.ValueType  # 3
 """The request id's time was up to five minutes ahead of the ledger's clock; the receipt time was taken."""
+RECORD_FLAG_IMPORTED: RecordFlag.ValueType  # 4
+"""Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
 Global___RecordFlag: _TypeAlias = RecordFlag  # noqa: Y015
 
 @_typing.final
