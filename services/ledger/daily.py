@@ -14,6 +14,7 @@ from services.ledger.rollups import FIGURES, Figures, HourKey
 
 # Storage has a price of its own, which is in no version.
 NO_PRICE_VERSION = 0
+_US_PER_DAY = 86_400_000_000
 
 
 class MoneyKey(NamedTuple):
@@ -61,7 +62,7 @@ def money_by_day(records: Iterable[PricedRecord]) -> dict[MoneyKey, Sums]:
         record = one.record
         call = (
             record.organization_id,
-            record.start_time.date(),
+            record.start_us // _US_PER_DAY,
             record.provider,
             record.model,
             record.funding,

@@ -1,7 +1,7 @@
 """A batch of deliveries becomes part of the books: one transaction, from the producers' cursors to the balances."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -14,11 +14,13 @@ from services.common.uuid7 import new_uuid7
 from services.ledger.daily import money_by_day, records_by_day
 from services.ledger.errors import SequenceGapError
 from services.ledger.journal import Balances, Charge, EntryKind, charge
-from services.ledger.records import Delivery, PricedRecord, Receipt, Received, RecordResult, RecordStatus
+from services.ledger.records import Delivery, PricedRecord, Receipt, Received, RecordResult, RecordStatus, UsageRecord
+from services.ledger.retention import Place
 from services.ledger.rollups import add_up
-from services.ledger.storage import books, daily, usage
+from services.ledger.storage import books, daily, partitions, usage
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
-from services.ledger.storage.partitions import Partitions
+from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
+from services.ledger.storage.partitions import Partition, Partitions
 from services.ledger.storage.usage import KeyOfRecord
 
 # What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
@@ -45,9 +47,11 @@ class Ingest:
         again is right in both cases. Raises CannotStoreError when it is of no use.
         """
         try:
-            self._partitions.ensure(connection, _days(deliveries))
+            records = _records(deliveries)
+            keeping = find_keeping(connection, {record.organization_id for record in records})
+            self._partitions.ensure(connection, _partitions(records, keeping))
             with connection.transaction():
-                return _Batch(connection, receipt_time).record(deliveries)
+                return _Batch(connection, receipt_time, keeping).record(deliveries)
         except _CANNOT_STORE as error:
             self._partitions.forget()
             raise CannotStoreError(str(error).partition("\n")[0]) from error
@@ -57,7 +61,9 @@ class Ingest:
 
     def prepare_days(self, connection: Connection, today: date) -> None:
         """Makes the partitions of today and tomorrow, so that midnight finds its own."""
-        self._partitions.ensure(connection, (today, today + timedelta(days=1)))
+        for day in (today, today + timedelta(days=1)):
+            places = [Place(one, day) for one in classes_in_use(connection)]
+            self._partitions.ensure(connection, [partitions.of_keys(day), *map(partitions.of_detail, places)])
 
 
 @dataclass(slots=True)
@@ -92,9 +98,10 @@ class _Candidate:
 class _Batch:
     """One transaction's worth of deliveries."""
 
-    def __init__(self, connection: Connection, receipt_time: datetime) -> None:
+    def __init__(self, connection: Connection, receipt_time: datetime, keeping: Mapping[str, Keeping]) -> None:
         self._connection = connection
         self._receipt_time = receipt_time
+        self._keeping = keeping
         # A new one for every try: what an earlier try may have committed must not look like ours.
         self._batch_id: UUID = new_uuid7()
         self._cursors: dict[Log, int] = {}
@@ -105,9 +112,9 @@ class _Batch:
         admitted = self._admit(deliveries)
         candidates = [one for taken in admitted.values() if isinstance(taken, list) for one in taken]
 
-        classes = self._retention_classes(candidates)
+        self._reject_what_cannot_be_taken(candidates)
         self._claim(candidates)
-        self._write([one for one in candidates if one.is_new], classes)
+        self._write([one for one in candidates if one.is_new])
         set_aside(self._connection, map(_rejected, filter(_is_rejected, candidates)), self._receipt_time)
         advanced = {log: sequence for log, sequence in self._cursors.items() if sequence > before[log]}
         advance_cursors(self._connection, advanced)
@@ -130,16 +137,12 @@ class _Batch:
             self._cursors[log] = max(committed, delivery.first_sequence + len(delivery.received) - 1)
         return admitted
 
-    def _retention_classes(self, candidates: Iterable[_Candidate]) -> dict[str, int]:
-        """Of every organization. Candidates that cannot be taken, or whose organization is unknown, are rejected."""
-        ids = {one.received.record.organization_id for one in candidates if one.received.record is not None}
-        classes = usage.retention_classes(self._connection, ids) if ids else {}
+    def _reject_what_cannot_be_taken(self, candidates: Iterable[_Candidate]) -> None:
         for one in candidates:
             if one.received.record is None:
                 one.reject(RecordStatus.INVALID, one.received.problem)
-            elif one.received.record.organization_id not in classes:
+            elif one.received.record.organization_id not in self._keeping:
                 one.reject(RecordStatus.INVALID, "organization_id names no organization")
-        return classes
 
     def _claim(self, candidates: Iterable[_Candidate]) -> None:
         """Tells new from duplicate from conflict, within the batch and against everything recorded before."""
@@ -163,11 +166,11 @@ class _Batch:
         for key, one in repeats:
             _compare(one, held.get(key, firsts[key].received.content_hash))
 
-    def _write(self, new: Sequence[_Candidate], classes: dict[str, int]) -> None:
+    def _write(self, new: Sequence[_Candidate]) -> None:
         if not new:
             return
         records = [one.priced for one in new]
-        placed = [(classes[one.record.organization_id], one) for one in records]
+        placed = [(self._keeping[one.record.organization_id].retention_class, one) for one in records]
         usage.copy_records(self._connection, placed, self._batch_id)
         hours = add_up(records)
         usage.add_figures(self._connection, hours)
@@ -195,10 +198,18 @@ def _log_of(delivery: Delivery) -> Log | None:
     return None if delivery.producer_id is None else Log(delivery.producer_id, delivery.epoch)
 
 
-def _days(deliveries: Iterable[Delivery]) -> set[date]:
-    records = (received.record for delivery in deliveries for received in delivery.received)
-    days = {record.request_day for record in records if record is not None}
-    return {usage.date_of(day) for day in days}
+def _records(deliveries: Iterable[Delivery]) -> list[UsageRecord]:
+    every = (received.record for delivery in deliveries for received in delivery.received)
+    return [record for record in every if record is not None]
+
+
+def _partitions(records: Iterable[UsageRecord], keeping: Mapping[str, Keeping]) -> set[Partition]:
+    """Where these records go. A key's day is that of its id, which is all that a repeat is known by."""
+    key_days = {record.request_day for record in records}
+    kept = (record for record in records if record.organization_id in keeping)
+    places = {(keeping[record.organization_id].retention_class, usage.start_day(record)) for record in kept}
+    wanted = {partitions.of_keys(usage.date_of(day)) for day in key_days}
+    return wanted | {partitions.of_detail(Place(one, usage.date_of(day))) for one, day in places}
 
 
 def _compare(one: _Candidate, stored_hash: bytes) -> None:

@@ -35,8 +35,14 @@ TABLES = {
     "usage_hour": Kind.TENANT,
     "money_day": Kind.TENANT,
     "record_day": Kind.TENANT,
+    "payload": Kind.TENANT,
     "producer_cursor": Kind.LANE,
     "rejected_record": Kind.LANE,
+    # retention
+    "plan_settlement": Kind.TENANT,
+    "expiry": Kind.TENANT,
+    "retention_problem": Kind.TENANT,
+    "leader": Kind.SERVICE,
     # books
     "book": Kind.TENANT,
     "journal_entry": Kind.TENANT,

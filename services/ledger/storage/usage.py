@@ -1,6 +1,6 @@
 """Record keys, usage records and hourly figures in PostgreSQL. Works inside its caller's transaction."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from services.ledger.pricing import CostLine
-from services.ledger.records import PricedRecord, RecordedUsage
+from services.ledger.records import PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
 from services.ledger.storage import copy_binary, daily
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields
@@ -18,6 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.date()
 _MICROSECOND = timedelta(microseconds=1)
 _MS_PER_DAY = 86_400_000
+_US_PER_DAY = _MS_PER_DAY * 1_000
 
 
 class KeyOfRecord(NamedTuple):
@@ -32,6 +33,11 @@ class KeyOfRecord(NamedTuple):
 def key_of(organization_id: str, request_id: str) -> KeyOfRecord:
     milliseconds = int(request_id[:8] + request_id[9:13], 16)
     return KeyOfRecord(organization_id, milliseconds // _MS_PER_DAY, request_id)
+
+
+def start_day(record: UsageRecord) -> int:
+    """The day in UTC that a call started on, in days since 1970. Its detail lies and is counted there."""
+    return record.start_us // _US_PER_DAY
 
 
 def date_of(days: int) -> date:
@@ -158,7 +164,7 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
     text = copy_binary.text_field
     return (
         _RECORD_FIELDS(
-            copy_binary.date_value(record.request_day),
+            copy_binary.date_value(start_day(record)),
             copy_binary.uuid_bytes(record.organization_id),
             bytes.fromhex(record.request_id.replace("-", "")),
             copy_binary.uuid_bytes(record.api_key_id),
@@ -219,10 +225,12 @@ def _line_fields(lines: Sequence[CostLine]) -> bytes:
 
 _HOUR_KEY = ", ".join(HourKey._fields)
 _HOUR_COLUMNS = f"{_HOUR_KEY}, {', '.join(FIGURES)}"
+# Columns of fixed width come first: they are packed as one.
 _CREATE_HOUR_STAGING = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS usage_hour_staging (
-        organization_id UUID, hour TIMESTAMPTZ, project_id TEXT, api_key_id UUID, model TEXT, provider TEXT,
-        funding SMALLINT, workflow TEXT, {", ".join(f"{name} NUMERIC" for name in FIGURES)}
+        organization_id UUID, hour TIMESTAMPTZ, api_key_id UUID, funding SMALLINT,
+        {", ".join(f"{name} BIGINT" for name in FIGURES)},
+        project_id TEXT, model TEXT, provider TEXT, workflow TEXT
     ) ON COMMIT DELETE ROWS;
 """
 _STAGE_HOURS = "COPY pg_temp.usage_hour_staging FROM STDIN (FORMAT BINARY)"
@@ -233,41 +241,47 @@ _ADD_HOURS = f"""
     ON CONFLICT ({_HOUR_KEY}) DO UPDATE
        SET {", ".join(f"{name} = usage_hour.{name} + excluded.{name}" for name in FIGURES)}
 """  # noqa: S608 columns of ours
+_CLEAR_HOUR_STAGING = "TRUNCATE pg_temp.usage_hour_staging"
 _HOUR_ROW_HEAD = copy_binary.row_head(len(HourKey._fields) + len(FIGURES))
-_HOUR_FIELDS = FixedFields("uuid", "timestamptz")
-_INT2 = FixedFields("int2")
+_HOUR_FIELDS = FixedFields("uuid", "timestamptz", "uuid", "int2", *["int8"] * len(FIGURES))
+_INT8_MAX = 2**63 - 1
 
 
 def add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> None:
     """Adds to the figures that are there."""
+    _add_figures(connection, hours)
+    # A batch's sums may be larger than any of its amounts; what does not fit is added in another round.
+    while rest := {key: _beyond(figures) for key, figures in hours.items() if max(figures) > _INT8_MAX}:
+        connection.execute(_CLEAR_HOUR_STAGING)
+        _add_figures(connection, rest)
+        hours = rest
+
+
+def _beyond(figures: Figures) -> Figures:
+    return [max(0, figure - _INT8_MAX) for figure in figures]
+
+
+def _add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> None:
+    """Of each figure, as much as fits."""
     rows = [copy_binary.BEGIN]
     for key, figures in hours.items():
+        fitting = figures if max(figures) <= _INT8_MAX else [min(figure, _INT8_MAX) for figure in figures]
         rows += (
             _HOUR_ROW_HEAD,
             _HOUR_FIELDS(
                 copy_binary.uuid_bytes(key.organization_id),
                 copy_binary.timestamp_value((key.hour - _EPOCH) // _MICROSECOND),
+                copy_binary.uuid_bytes(key.api_key_id),
+                key.funding,
+                *fitting,
             ),
             copy_binary.text_field(key.project_id),
-            _UUID_FIELD(copy_binary.uuid_bytes(key.api_key_id)),
             copy_binary.text_field(key.model),
             copy_binary.text_field(key.provider),
-            _INT2(key.funding),
             copy_binary.text_field(key.workflow),
         )
-        rows += map(copy_binary.numeric_field, figures)
     _copy(connection, _STAGE_HOURS, rows)
     connection.execute(_ADD_HOURS)
-
-
-# Organizations
-
-_PLANS = "SELECT organization_id::text, plan FROM ledger.organization WHERE organization_id = ANY(%s::uuid[])"
-
-
-def retention_classes(connection: Connection, organization_ids: Collection[str]) -> dict[str, int]:
-    """How long each organization's records are kept, as a class: its plan. Unknown ones are left out."""
-    return dict(connection.execute(_PLANS, (sorted(organization_ids),)).fetchall())
 
 
 def _copy(connection: Connection, statement: str, rows: list[bytes]) -> None:

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import DomainError, UnavailableError
-from services.ledger.accounts import Plan
 from services.ledger.errors import SequenceGapError
 from services.ledger.records import Delivery, Receipt, RecordFlag, RecordStatus
 from services.ledger.storage.ingest import Ingest
@@ -301,6 +300,19 @@ async def test_a_record_that_costs_more_than_can_be_booked_is_invalid(recorder: 
     assert receipt.results[0].reason.startswith("usage costs too much: ")
 
 
+async def test_figures_may_grow_beyond_what_any_single_amount_can_hold(
+    recorder: Recorder, database: Database, organization_id: str
+) -> None:
+    # Each costs eight million USD; a line can hold a little over nine.
+    records = [a_record(organization_id, usage=Usage(output_tokens=8 * 10**11)) for _ in range(5)]
+
+    assert await recorder.statuses(a_request(*records)) == [RECORDED] * 5
+
+    books = books_of(database, organization_id)
+    assert books.hours_cost == 40 * 10**18
+    assert books.agree
+
+
 async def test_a_record_that_only_the_database_refuses_is_set_aside_alone(
     recorder: Recorder, database: Database, organization_id: str
 ) -> None:
@@ -345,14 +357,14 @@ async def test_a_late_record_lands_in_the_hour_it_belongs_to(
     assert hour == late.replace(minute=0, second=0, microsecond=0)
 
 
-async def test_detail_is_kept_in_the_partition_of_its_plan_and_day(recorder: Recorder, database: Database) -> None:
-    organization_id = add_organization(database, Plan.ENTERPRISE)
+async def test_detail_is_kept_in_the_partition_of_its_term_and_day(recorder: Recorder, database: Database) -> None:
+    organization_id = add_organization(database)
     day = now_in_utc() - timedelta(days=20)
 
     await recorder.record(a_request(a_record(organization_id, at=day)))
 
     query = "SELECT tableoid::regclass::text FROM ledger.usage_record WHERE organization_id = %s"
-    assert rows(database, query, organization_id) == [(f"ledger.usage_record_enterprise_{day:%Y%m%d}",)]
+    assert rows(database, query, organization_id) == [(f"ledger.usage_record_090_{day:%Y%m%d}",)]
 
 
 async def test_figures_are_kept_by_everything_they_are_asked_by(

@@ -64,6 +64,11 @@ def publish_view(op: Operations, view: str, select: str) -> None:
     op.execute(f"GRANT SELECT ON {name} TO {LEDGER}, {REPORTING}, {REPORTING_OPERATOR}")
 
 
+def extend_view(op: Operations, view: str, select: str) -> None:
+    """Gives `reporting.<view>` more columns, after those that it has."""
+    op.execute(f"CREATE OR REPLACE VIEW reporting.{view} WITH (security_invoker = true) AS {select}")
+
+
 def _grant_to_ledger(op: Operations, name: str, *, append_only: bool) -> None:
     rights = "SELECT, INSERT" if append_only else "SELECT, INSERT, UPDATE, DELETE"
     op.execute(f"GRANT {rights} ON {name} TO {LEDGER}")

@@ -1,0 +1,35 @@
+"""What organizations have kept, and for how long, in PostgreSQL."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from psycopg import Connection
+
+from services.ledger.retention import retention_class
+
+
+class Keeping(NamedTuple):
+    """What is kept of an organization's calls from now on."""
+
+    retention_class: int
+    payload_retained: bool
+
+
+_FIND = """
+    SELECT organization_id::text, retention_days, payload_retained
+      FROM ledger.organization WHERE organization_id = ANY(%s::uuid[])
+"""
+_TERMS = "SELECT DISTINCT retention_days FROM ledger.organization"
+
+
+def find_keeping(connection: Connection, organization_ids: Collection[str]) -> dict[str, Keeping]:
+    """By organization. Unknown ones are left out."""
+    if not organization_ids:
+        return {}
+    rows = connection.execute(_FIND, (sorted(organization_ids),))
+    return {organization_id: Keeping(retention_class(days), retained) for organization_id, days, retained in rows}
+
+
+def classes_in_use(connection: Connection) -> set[int]:
+    """The classes of all organizations there are."""
+    return {retention_class(days) for (days,) in connection.execute(_TERMS)}
