@@ -1,11 +1,11 @@
 """From a usage and its prices to cost lines: who is charged for what, token by token."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import IntEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from services.ledger.pricing.prices import Prices
 from services.ledger.pricing.tariff import Rate, Tariff, tariff_for
@@ -61,8 +61,7 @@ class AmountTooLargeError(ValueError):
     """A line costs more than nine million USD, so the quantity or the price is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class CostLine:
+class CostLine(NamedTuple):
     """One kind of charge on one call. `cost_pico` is quantity * unit_price * (1 - discount), rounded half to even."""
 
     line: Line
@@ -77,8 +76,7 @@ class CostLine:
     charged: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PricedCall:
+class PricedCall(NamedTuple):
     """What a call costs. Amounts are sums of the lines."""
 
     lines: tuple[CostLine, ...]
