@@ -90,12 +90,10 @@ class AccountReader:
         filters = ["api_keys", own_id, project, itself]
         page = page_request(BY_ID, limit=limit, page_token=page_token, filters=filters)
         async with transaction(self._database) as connection:
-            accounts = AccountStore(connection)
             if own_id is not None:
-                await accounts.require_organization(own_id)
-                is_theirs = project is None or await accounts.find_project(own_id, project) is not None
-                if project is not None and not is_theirs and not caller.reaches_all:
-                    raise foreign("project", project)
+                await AccountStore(connection).require_organization(own_id)
+            if own_id is not None and project is not None and not caller.reaches_all:
+                await _require_own_project(AccountStore(connection), own_id, project)
             rows = await KeyStore(connection).list_api_keys(
                 page, organization_id=own_id, project_id=project, api_key_id=itself
             )
@@ -122,9 +120,7 @@ class AccountReader:
             if wanted.organization_id is not None:
                 await AccountStore(connection).require_organization(wanted.organization_id)
             if wanted.api_key_id is not None and not caller.reaches_all:
-                key = await KeyStore(connection).find_api_key(wanted.api_key_id)
-                if key is None or not reaches_key(caller, key):
-                    raise foreign("API key", str(wanted.api_key_id))
+                await _require_own_key(KeyStore(connection), caller, wanted.api_key_id)
             rows = await AuditStore(connection).list(wanted, page)
         return page.page(rows, lambda row: row.audit_id)
 
@@ -133,3 +129,16 @@ def _project(caller: Caller, named: str) -> str | None:
     if named:
         require_name("project_id", named)
     return caller.project(named)
+
+
+async def _require_own_project(store: AccountStore, organization_id: UUID, project_id: str) -> None:
+    """Raises ForbiddenError for a filter that names another's."""
+    if await store.find_project(organization_id, project_id) is None:
+        raise foreign("project", project_id)
+
+
+async def _require_own_key(store: KeyStore, caller: Caller, api_key_id: UUID) -> None:
+    """Raises ForbiddenError for a filter that names another's."""
+    key = await store.find_api_key(api_key_id)
+    if key is None or not reaches_key(caller, key):
+        raise foreign("API key", str(api_key_id))

@@ -38,6 +38,7 @@ from tollgate.ledger.v1.account_service_pb2 import (
     CreateApiKeyResponse,
     CreateOrganizationRequest,
     CreateProjectRequest,
+    RevokeApiKeyRequest,
 )
 
 SERVICE_TOKEN = "inside"
@@ -99,6 +100,9 @@ class Ledger:
         request = CreateApiKeyRequest(organization_id=organization_id, **fields)
         created: CreateApiKeyResponse = await self.accounts.CreateApiKey(request, metadata=OPERATOR, timeout=5)
         return created
+
+    async def revoke(self, api_key_id: str) -> None:
+        await self.accounts.RevokeApiKey(RevokeApiKeyRequest(api_key_id=api_key_id), metadata=OPERATOR, timeout=5)
 
 
 @asynccontextmanager
