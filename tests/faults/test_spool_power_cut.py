@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.router.spool import Spool
+from services.router.spool import segment as segment_module
 from services.router.spool.segment import Segment
+from services.router.spool.slot import sync_directory
 from tests.faults.spool_oracle import Oracle
 from tests.integration.router.spool_records import (
     SMALL,
@@ -32,6 +34,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._durable_ends: dict[str, int] = {}
+        self._durable_names: set[str] = set()
         sync = Segment.sync
 
         def noted_sync(segment: Segment) -> None:
@@ -39,7 +42,13 @@ class Disk:
             sync(segment)
             self._durable_ends[segment.path.name] = end
 
+        def noted_sync_directory(directory: Path) -> None:
+            names = {path.name for path in directory.iterdir()}
+            sync_directory(directory)
+            self._durable_names |= names
+
         monkeypatch.setattr(Segment, "sync", noted_sync)
+        monkeypatch.setattr(segment_module, "sync_directory", noted_sync_directory)
 
     def kill(self, directory: Path, survivors: Path) -> None:
         """Copies what the next process finds."""
@@ -49,12 +58,10 @@ class Disk:
         """Copies what the machine finds when it starts again."""
         shutil.copytree(directory, survivors)
         for path in segment_paths(survivors):
-            durable_end = self._durable_ends.get(path.name, 0)
-            if durable_end == 0 and dice.random() < 0.5:
-                # Its name had not become durable.
+            if path.name not in self._durable_names and dice.random() < 0.5:
                 path.unlink()
             else:
-                path.write_bytes(forget_pages(path.read_bytes(), durable_end, dice))
+                path.write_bytes(forget_pages(path.read_bytes(), self._durable_ends.get(path.name, 0), dice))
 
 
 def forget_pages(data: bytes, durable_end: int, dice: random.Random) -> bytes:
@@ -77,28 +84,29 @@ async def call_for_ever(spool: Spool, oracle: Oracle, dice: random.Random) -> No
         oracle.done.add(begun.request_id)
 
 
-async def ship(spool: Spool, oracle: Oracle) -> None:
+async def ship(spool: Spool, oracle: Oracle, delay_seconds: float = 0) -> None:
     """Everything there is, as a sender does: where the ledger misses something, the spool is told."""
     while (batch := await spool.outbox.read()) is not None:
         if batch.first_sequence > oracle.committed_sequence(batch) + 1:
             spool.outbox.rewind(batch, oracle.committed_sequence(batch))
             continue
         oracle.record_rows(rows_of(batch))
-        await asyncio.sleep(0)
+        # Here the ledger has committed and we do not know it.
+        await asyncio.sleep(delay_seconds)
         spool.outbox.commit(batch, batch.last_sequence)
 
 
-async def ship_for_ever(spool: Spool, oracle: Oracle) -> None:
+async def ship_for_ever(spool: Spool, oracle: Oracle, dice: random.Random) -> None:
     while True:
         await spool.outbox.wait(0.01)
-        await ship(spool, oracle)
+        await ship(spool, oracle, delay_seconds=dice.choice((0, 0.01, 0.1)))
 
 
 async def live_until_it_stops(
     directory: Path, survivors: Path, disk: Disk, oracle: Oracle, dice: random.Random
 ) -> None:
     spool = Spool.open(directory, SMALL)
-    work = [ship_for_ever(spool, oracle), *(call_for_ever(spool, oracle, dice) for _ in range(CALLER_COUNT))]
+    work = [ship_for_ever(spool, oracle, dice), *(call_for_ever(spool, oracle, dice) for _ in range(CALLER_COUNT))]
     tasks = [asyncio.create_task(task) for task in work]
     await asyncio.sleep(dice.uniform(0.02, 0.2))
     if dice.random() < 0.5:

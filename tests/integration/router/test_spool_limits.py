@@ -19,6 +19,8 @@ from tests.integration.router.spool_records import (
     SMALL,
     a_begun,
     a_finished,
+    damage,
+    finished_entries_of,
     read_all,
     read_records,
     record_calls,
@@ -173,6 +175,10 @@ def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     failures.clear()
 
 
+def request_id_of(record: UsageRecord) -> str:
+    return record.request_id
+
+
 ONCE = [False]
 FOR_EVER = [True]
 
@@ -254,6 +260,31 @@ async def test_a_disk_that_works_again_gets_everything_and_calls_are_let_in(
     records += await record_calls(spool, 10)
 
     assert await read_records(spool) == records
+    spool.close()
+
+
+async def test_damage_found_while_the_disk_fails_leaves_no_gap_once_it_works(
+    tmp_path: Path, failing_sync: list[bool]
+) -> None:
+    spool = Spool.open(tmp_path, SMALL)
+    records = await record_calls(spool, 5)
+    path = segment_paths(tmp_path)[0]
+    damage(path, finished_entries_of(path)[2].start + 40)
+    failing_sync += FOR_EVER
+    not_durable = a_finished()
+    with pytest.raises(SpoolFailedError):
+        await spool.finish(not_durable)
+    read = await read_all(spool)
+    failing_sync.clear()
+    await spool.outbox.wait(5)
+    read += await read_all(spool)
+    later = await record_calls(spool, 1)
+    read += await read_all(spool)
+
+    by_epoch = {epoch: [record for _, at, _, record in read if at == epoch] for epoch in (1, 2)}
+    assert by_epoch[1] == records[:2]
+    assert sorted(map(request_id_of, by_epoch[2])) == sorted(map(request_id_of, [*records[3:], not_durable, *later]))
+    assert [sequence for _, epoch, sequence, _ in read if epoch == 2] == [1, 2, 3, 4]
     spool.close()
 
 
