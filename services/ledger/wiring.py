@@ -24,11 +24,12 @@ from services.ledger.catalogue_loading import load_catalogue
 from services.ledger.directory import Directory
 from services.ledger.key_keeping import KeyKeeper
 from services.ledger.keys import new_api_key_secret
-from services.ledger.price_keeping import CurrentPrices
+from services.ledger.price_keeping import CurrentPrices, PriceKeeper
 from services.ledger.recording import UsageRecorder
 from services.ledger.servicer_accounts import AccountServicer
 from services.ledger.servicer_billing import BillingServicer
 from services.ledger.servicer_directory import DirectoryServicer
+from services.ledger.servicer_prices import PriceServicer
 from services.ledger.servicer_usage import UsageServicer
 from services.ledger.settings import Settings
 from services.ledger.storage.books import credit_available
@@ -42,6 +43,8 @@ from tollgate.ledger.v1 import (
     billing_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
+    price_service_pb2,
+    price_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -113,6 +116,16 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                     directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],
                     directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server,
                     DirectoryServicer(Directory(database, credit_available, clock=_now)),
+                ),
+                Service(
+                    price_service_pb2.DESCRIPTOR.services_by_name["PriceService"],
+                    price_service_pb2_grpc.add_PriceServiceServicer_to_server,
+                    PriceServicer(
+                        database,
+                        PriceKeeper(database, prices, clock=_now, new_id=new_uuid7),
+                        prices,
+                        clock=_now,
+                    ),
                 ),
             ]
     finally:
