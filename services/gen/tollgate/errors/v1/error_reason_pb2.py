@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tollgate/errors/v1/error_reason.proto\x12\x12tollgate.errors.v1*\x98\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_API_KEY\x10\x01\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_READ_ONLY_KEY\x10\x03\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x04\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_ALREADY_EXISTS\x10\x06\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x07\x12%\n!ERROR_REASON_INSUFFICIENT_CREDITS\x10\x08\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10\t\x12 \n\x1c\x45RROR_REASON_PROVIDER_FAILED\x10\n\x12\x1d\n\x19\x45RROR_REASON_SEQUENCE_GAP\x10\x0b\x12\x1a\n\x16\x45RROR_REASON_TOO_LARGE\x10\x0c\x12$\n ERROR_REASON_SERVICE_UNAVAILABLE\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0e\x12 \n\x1c\x45RROR_REASON_OWN_KEY_MISSING\x10\x0f\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%tollgate/errors/v1/error_reason.proto\x12\x12tollgate.errors.v1*\xc1\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_API_KEY\x10\x01\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_READ_ONLY_KEY\x10\x03\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x04\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x05\x12\x1f\n\x1b\x45RROR_REASON_ALREADY_EXISTS\x10\x06\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x07\x12%\n!ERROR_REASON_INSUFFICIENT_CREDITS\x10\x08\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10\t\x12 \n\x1c\x45RROR_REASON_PROVIDER_FAILED\x10\n\x12\x1d\n\x19\x45RROR_REASON_SEQUENCE_GAP\x10\x0b\x12\x1a\n\x16\x45RROR_REASON_TOO_LARGE\x10\x0c\x12$\n ERROR_REASON_SERVICE_UNAVAILABLE\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0e\x12 \n\x1c\x45RROR_REASON_OWN_KEY_MISSING\x10\x0f\x12\'\n#ERROR_REASON_IDEMPOTENCY_KEY_REUSED\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tollgate.errors.v1.error_re
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=62
-  _globals['_ERRORREASON']._serialized_end=598
+  _globals['_ERRORREASON']._serialized_end=639
 # @@protoc_insertion_point(module_scope)

@@ -60,6 +60,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bug of ours; the story is in our log under the request id. INTERNAL, 503."""
     ERROR_REASON_OWN_KEY_MISSING: _ErrorReason.ValueType  # 15
     """The key of a project whose calls use own keys only has no provider key that fits. FAILED_PRECONDITION, 400."""
+    ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 16
+    """Another request was sent under the same `idempotency-key` before. INVALID_ARGUMENT, 422.
+    "idempotency-key was used for another request; choose a new one."
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Sent as `google.rpc.ErrorInfo.reason`, without the `ERROR_REASON_` prefix and with the domain
@@ -104,4 +108,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
 """A bug of ours; the story is in our log under the request id. INTERNAL, 503."""
 ERROR_REASON_OWN_KEY_MISSING: ErrorReason.ValueType  # 15
 """The key of a project whose calls use own keys only has no provider key that fits. FAILED_PRECONDITION, 400."""
+ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 16
+"""Another request was sent under the same `idempotency-key` before. INVALID_ARGUMENT, 422.
+"idempotency-key was used for another request; choose a new one."
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

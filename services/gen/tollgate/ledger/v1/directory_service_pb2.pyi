@@ -77,6 +77,62 @@ SPENDING_PERIOD_TOTAL: SpendingPeriod.ValueType  # 3
 """Once, over the whole life of the key."""
 Global___SpendingPeriod: _TypeAlias = SpendingPeriod  # noqa: Y015
 
+class _ProviderOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProviderOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProviderOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROVIDER_ORDER_UNSPECIFIED: _ProviderOrder.ValueType  # 0
+    """As the router is configured."""
+    PROVIDER_ORDER_CONFIGURED: _ProviderOrder.ValueType  # 1
+    """In the order of the router's configuration."""
+    PROVIDER_ORDER_PRICE: _ProviderOrder.ValueType  # 2
+    """The cheapest first, by the prices in force."""
+    PROVIDER_ORDER_LATENCY: _ProviderOrder.ValueType  # 3
+    """The one that answered fastest lately first."""
+
+class ProviderOrder(_ProviderOrder, metaclass=_ProviderOrderEnumTypeWrapper):
+    """How the providers that offer a model are put in order, those the project prefers first and those that fail last."""
+
+PROVIDER_ORDER_UNSPECIFIED: ProviderOrder.ValueType  # 0
+"""As the router is configured."""
+PROVIDER_ORDER_CONFIGURED: ProviderOrder.ValueType  # 1
+"""In the order of the router's configuration."""
+PROVIDER_ORDER_PRICE: ProviderOrder.ValueType  # 2
+"""The cheapest first, by the prices in force."""
+PROVIDER_ORDER_LATENCY: ProviderOrder.ValueType  # 3
+"""The one that answered fastest lately first."""
+Global___ProviderOrder: _TypeAlias = ProviderOrder  # noqa: Y015
+
+class _AnswerFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_FORMAT_UNSPECIFIED: _AnswerFormat.ValueType  # 0
+    """As the router is configured."""
+    ANSWER_FORMAT_RAW: _AnswerFormat.ValueType  # 1
+    """Nothing: byte for byte the provider's."""
+    ANSWER_FORMAT_META: _AnswerFormat.ValueType  # 2
+    """Two more members, `customer_data` and `meta`."""
+    ANSWER_FORMAT_ENVELOPE: _AnswerFormat.ValueType  # 3
+    """The provider's answer as `data`, beside `customer_data` and `meta`; failures too."""
+
+class AnswerFormat(_AnswerFormat, metaclass=_AnswerFormatEnumTypeWrapper):
+    """What an answer says beside what the provider said."""
+
+ANSWER_FORMAT_UNSPECIFIED: AnswerFormat.ValueType  # 0
+"""As the router is configured."""
+ANSWER_FORMAT_RAW: AnswerFormat.ValueType  # 1
+"""Nothing: byte for byte the provider's."""
+ANSWER_FORMAT_META: AnswerFormat.ValueType  # 2
+"""Two more members, `customer_data` and `meta`."""
+ANSWER_FORMAT_ENVELOPE: AnswerFormat.ValueType  # 3
+"""The provider's answer as `data`, beside `customer_data` and `meta`; failures too."""
+Global___AnswerFormat: _TypeAlias = AnswerFormat  # noqa: Y015
+
 @_typing.final
 class SpendingLimit(_message.Message):
     """How much credit a key may spend in a period. Calls that an own provider key pays for cost no credit, and do not count."""
@@ -102,6 +158,97 @@ class SpendingLimit(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SpendingLimit: _TypeAlias = SpendingLimit  # noqa: Y015
+
+@_typing.final
+class RateLimit(_message.Message):
+    """How much may be asked for in any sixty seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_CALLS_FIELD_NUMBER: _builtins.int
+    requests_per_minute: _builtins.int
+    """Calls. Absent when there is no limit."""
+    tokens_per_minute: _builtins.int
+    """Tokens, input and output. Absent when there is no limit."""
+    concurrent_calls: _builtins.int
+    """Calls that run at the same time in one process of the router. Absent when there is no limit."""
+    def __init__(
+        self,
+        *,
+        requests_per_minute: _builtins.int | None = ...,
+        tokens_per_minute: _builtins.int | None = ...,
+        concurrent_calls: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_calls", b"_concurrent_calls", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_calls", b"concurrent_calls", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_calls", b"_concurrent_calls", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_calls", b"concurrent_calls", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrent_calls: _TypeAlias = _typing.Literal["concurrent_calls"]  # noqa: Y015
+    _WhichOneofArgType__concurrent_calls: _TypeAlias = _typing.Literal["_concurrent_calls", b"_concurrent_calls"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_minute: _TypeAlias = _typing.Literal["tokens_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_minute: _TypeAlias = _typing.Literal["_tokens_per_minute", b"_tokens_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_calls) -> _WhichOneofReturnType__concurrent_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_minute) -> _WhichOneofReturnType__tokens_per_minute | None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
+class ProjectSettings(_message.Message):
+    """How a project's calls are routed, limited, cached and answered. What is absent is as the router is configured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ORDER_FIELD_NUMBER: _builtins.int
+    PREFERRED_PROVIDERS_FIELD_NUMBER: _builtins.int
+    CACHE_SECONDS_FIELD_NUMBER: _builtins.int
+    ANSWER_FORMAT_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    END_USER_RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    provider_order: Global___ProviderOrder.ValueType
+    """Which provider is tried first."""
+    cache_seconds: _builtins.int
+    """For how many seconds an answer may be given again to the same request. 0 turns the response cache off."""
+    answer_format: Global___AnswerFormat.ValueType
+    """What answers say where a call does not ask for something else."""
+    @_builtins.property
+    def preferred_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Providers to try before all others, the most preferred first."""
+
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """For all calls of the project together."""
+
+    @_builtins.property
+    def end_user_rate_limit(self) -> Global___RateLimit:
+        """For the calls of each end user, who is told apart by the member `user` or the header `x-tollgate-user`."""
+
+    def __init__(
+        self,
+        *,
+        provider_order: Global___ProviderOrder.ValueType = ...,
+        preferred_providers: _abc.Iterable[_builtins.str] | None = ...,
+        cache_seconds: _builtins.int | None = ...,
+        answer_format: Global___AnswerFormat.ValueType = ...,
+        rate_limit: Global___RateLimit | None = ...,
+        end_user_rate_limit: Global___RateLimit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_seconds", b"_cache_seconds", "cache_seconds", b"cache_seconds", "end_user_rate_limit", b"end_user_rate_limit", "rate_limit", b"rate_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_seconds", b"_cache_seconds", "answer_format", b"answer_format", "cache_seconds", b"cache_seconds", "end_user_rate_limit", b"end_user_rate_limit", "preferred_providers", b"preferred_providers", "provider_order", b"provider_order", "rate_limit", b"rate_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_seconds: _TypeAlias = _typing.Literal["cache_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cache_seconds: _TypeAlias = _typing.Literal["_cache_seconds", b"_cache_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_seconds) -> _WhichOneofReturnType__cache_seconds | None: ...
+
+Global___ProjectSettings: _TypeAlias = ProjectSettings  # noqa: Y015
 
 @_typing.final
 class ResolveKeyRequest(_message.Message):
@@ -172,6 +319,8 @@ class ResolveKeyResponse(_message.Message):
     PROVIDER_KEYS_FIELD_NUMBER: _builtins.int
     CREDIT_AVAILABLE_FIELD_NUMBER: _builtins.int
     SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
+    PROJECT_SETTINGS_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     api_key_id: _builtins.str
     """The key's id. UUID."""
     scope: _access_pb2.Scope.ValueType
@@ -200,6 +349,14 @@ class ResolveKeyResponse(_message.Message):
     def spending_limit(self) -> Global___SpendingLimit:
         """How much credit this key may spend. Absent when it may spend all its organization has."""
 
+    @_builtins.property
+    def project_settings(self) -> Global___ProjectSettings:
+        """How the project's calls are treated. Absent when nothing was set for it."""
+
+    @_builtins.property
+    def rate_limit(self) -> Global___RateLimit:
+        """For the calls of this key. Absent when nothing was set for it."""
+
     def __init__(
         self,
         *,
@@ -214,10 +371,12 @@ class ResolveKeyResponse(_message.Message):
         provider_keys: _abc.Iterable[Global___SealedProviderKey] | None = ...,
         credit_available: _builtins.bool = ...,
         spending_limit: Global___SpendingLimit | None = ...,
+        project_settings: Global___ProjectSettings | None = ...,
+        rate_limit: Global___RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "project_settings", b"project_settings", "rate_limit", b"rate_limit", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "credit_available", b"credit_available", "expire_time", b"expire_time", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "project_id", b"project_id", "project_mode", b"project_mode", "provider_keys", b"provider_keys", "read_only", b"read_only", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "credit_available", b"credit_available", "expire_time", b"expire_time", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "project_id", b"project_id", "project_mode", b"project_mode", "project_settings", b"project_settings", "provider_keys", b"provider_keys", "rate_limit", b"rate_limit", "read_only", b"read_only", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
