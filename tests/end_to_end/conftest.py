@@ -52,6 +52,12 @@ class Api:
     def post(self, path: str, body: Json | bytes, **headers: str) -> Answer:
         return self._send("POST", path, body, headers)
 
+    def patch(self, path: str, body: Json | bytes, **headers: str) -> Answer:
+        return self._send("PATCH", path, body, headers)
+
+    def delete(self, path: str, **headers: str) -> Answer:
+        return self._send("DELETE", path, None, headers)
+
     def chat(self, prompt: str, *, model: str = "gpt-4o", project: str = "web", **more: object) -> Answer:
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], **more}
         return self.post("/v1/chat/completions", body, x_tollgate_project=project)
