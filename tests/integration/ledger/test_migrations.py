@@ -2,14 +2,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import count
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import NullPool, create_engine
 
 from development.postgres import EmbeddedPostgres
+from services.common.database import engine_url
 from services.common.settings import SettingError
-from services.ledger.storage.migrate import migrate
+from services.ledger.storage.migrate import MIGRATIONS, migrate
 from tests.conftest import Database
 
 ACME, GLOBEX = "0199a000-0000-7000-8000-000000000001", "0199a000-0000-7000-8000-000000000002"
@@ -29,6 +34,17 @@ def start_migration(url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def upgrade(url: str, revision: str) -> None:
+    """Brings the database to a schema of the past."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["on_version_apply"] = lambda **_: None
+    engine = create_engine(engine_url(url), poolclass=NullPool)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
 def run_migration(url: str) -> tuple[int, str, str]:
     process = start_migration(url)
     out, error = process.communicate(timeout=60)
@@ -44,6 +60,22 @@ def test_a_second_migration_finds_nothing_left_to_do(empty_url: str) -> None:
     assert first[0].startswith("Applied 0001: ")
     assert first[-1] == "The schema is up to date."
     assert second == ["The schema was up to date."]
+
+
+def test_organizations_from_before_plans_could_change_have_had_theirs_from_the_start(empty_url: str) -> None:
+    upgrade(empty_url, "0003")
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.organization VALUES (%s, 'Acme', 3, 200, false, '2026-01-01T00:00:00Z')", [ACME]
+        )
+
+    migrate(empty_url, lambda line: None)
+
+    with psycopg.connect(empty_url) as connection:
+        rows = connection.execute(
+            "SELECT organization_id::text, valid_from, plan, retention_days FROM ledger.organization_plan"
+        ).fetchall()
+    assert rows == [(ACME, datetime(2026, 1, 1, tzinfo=UTC), 3, 200)]
 
 
 def test_migrations_started_together_all_succeed_and_each_step_runs_once(empty_url: str) -> None:
@@ -197,6 +229,9 @@ def test_a_reader_may_not(reader: psycopg.Connection, role: str, statement: str)
         pytest.param("DELETE FROM ledger.audit_log", id="shorten the audit log"),
         pytest.param("TRUNCATE ledger.operator_audit_log", id="empty the operators' audit log"),
         pytest.param("UPDATE ledger.api_key SET scope = 2, organization_id = NULL", id="widen a key"),
+        pytest.param("UPDATE ledger.api_key SET read_only = false", id="let a reading key write"),
+        pytest.param("UPDATE ledger.organization_plan SET plan = 3", id="rewrite which plan held"),
+        pytest.param("DELETE FROM ledger.organization_plan", id="forget which plan held"),
         pytest.param("DELETE FROM ledger.api_key", id="forget a key"),
         pytest.param("ALTER TABLE ledger.audit_log DISABLE ROW LEVEL SECURITY", id="change a table it does not own"),
     ],
