@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from tollgate.ledger.v1.usage_pb2 import (
 )
 
 CALL_COUNT_BY_CONCURRENCY = {1: 1_500, 16: 20_000, 256: 50_000}
+ARRIVALS_PER_SECOND = (300, 1_000, 2_500)
+ARRIVAL_SECONDS = 3
 RAW_BYTES_MAX = 12 * 1024 * 1024
 ORGANIZATION = "01890a5d-ac96-774b-bcce-b302099a8057"
 API_KEY = "01890a5d-ac96-774b-bcce-b302099a8058"
@@ -102,7 +104,42 @@ async def measure_spool(directory: Path, concurrency: int) -> Figures:
     await asyncio.gather(*(caller(calls) for _ in range(concurrency)))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     spool.close()
-    return figures(f"spool, {concurrency} callers", waits, seconds, cpu_seconds)
+    return figures(f"spool, {concurrency} at once", waits, seconds, cpu_seconds)
+
+
+async def measure_arrivals(directory: Path, calls_per_second: int) -> Figures:
+    """Calls that arrive evenly, as many as a worker can expect. What the pacing costs by itself is taken off."""
+    spool = Spool.open(directory, SpoolSettings())
+    waits: list[float] = []
+
+    async def call(begun: UsageRecord, finished: UsageRecord) -> None:
+        spool.begin(begun, credit_funded=True)
+        start = time.perf_counter()
+        await spool.finish(finished)
+        waits.append(time.perf_counter() - start)
+
+    async def idle(begun: UsageRecord, finished: UsageRecord) -> None:
+        await asyncio.sleep(0)
+
+    pacing_cpu_seconds, _ = await paced(idle, calls_per_second)
+    cpu_seconds, seconds = await paced(call, calls_per_second)
+    spool.close()
+    return figures(f"spool, {calls_per_second:,} calls/s", waits, seconds, cpu_seconds - pacing_cpu_seconds)
+
+
+async def paced(
+    call: Callable[[UsageRecord, UsageRecord], Coroutine[None, None, None]], calls_per_second: int
+) -> tuple[float, float]:
+    """Makes the calls for a while. Returns CPU and wall time, in seconds."""
+    calls = [a_call() for _ in range(calls_per_second * ARRIVAL_SECONDS)]
+    start, cpu_start = time.perf_counter(), time.process_time()
+    async with asyncio.TaskGroup() as running:
+        for index, (begun, finished) in enumerate(calls):
+            early_seconds = start + index / calls_per_second - time.perf_counter()
+            if early_seconds > 0:
+                await asyncio.sleep(early_seconds)
+            running.create_task(call(begun, finished))
+    return time.process_time() - cpu_start, time.perf_counter() - start
 
 
 def measure_raw(directory: Path, calls_per_sync: int) -> Figures:
@@ -141,6 +178,9 @@ def main(parent: Path | None) -> None:
         with tempfile.TemporaryDirectory(dir=parent) as directory:
             print(asyncio.run(measure_spool(Path(directory), concurrency)))
             print(measure_raw(Path(directory), concurrency), flush=True)
+    for rate in ARRIVALS_PER_SECOND:
+        with tempfile.TemporaryDirectory(dir=parent) as directory:
+            print(asyncio.run(measure_arrivals(Path(directory), rate)), flush=True)
 
 
 if __name__ == "__main__":

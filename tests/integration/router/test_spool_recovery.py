@@ -280,6 +280,24 @@ async def record_when_possible(spool: Spool) -> list[UsageRecord]:
     return await read_records(spool)
 
 
+async def test_what_a_killed_process_wrote_is_synced_before_it_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_spool_left_behind(tmp_path, 1_000)
+    synced: list[str] = []
+    sync = Segment.sync
+
+    def noted_sync(segment: Segment) -> None:
+        synced.append(segment.path.name)
+        sync(segment)
+
+    monkeypatch.setattr(Segment, "sync", noted_sync)
+    spool = Spool.open(tmp_path, SMALL)
+
+    assert synced == [path.name for path in segment_paths(tmp_path)]
+    spool.close()
+
+
 async def test_a_file_that_cannot_be_opened_stops_the_start_with_one_line(tmp_path: Path) -> None:
     await a_spool_left_behind(tmp_path, 1)
     (tmp_path / "0" / "000000000009.segment").mkdir()
