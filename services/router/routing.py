@@ -6,6 +6,8 @@ from enum import IntEnum
 
 from services.router.errors import InsufficientCreditsError, ModelNotFoundError, OwnKeyMissingError
 
+# The name of whichever of the configured models is cheapest, or fastest, at the moment.
+AUTO = "auto"
 ATTEMPTS_MAX = 32
 _KEY_REFUSED = frozenset({401, 402, 403})
 _WORTH_ANOTHER_TRY = frozenset({408, 409, 429})
@@ -38,6 +40,22 @@ class Candidate:
     upstream_model: str
     # None when not configured: an estimate is then not capped.
     output_tokens_max: int | None = None
+    # The endpoints that it can be asked on, by name.
+    endpoints: frozenset[str] = frozenset({"chat_completions"})
+    # Its share of the calls among equals. None when not configured.
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a candidate has done lately."""
+
+    # Most calls failed: to be tried only when nothing else is left.
+    is_cooling: bool = False
+    # Many did.
+    is_degraded: bool = False
+    # Until the head of an answer. None when none came lately.
+    latency_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +66,8 @@ class PlannedAttempt:
     funding: Funding
     # True for credits behind an own key: pointless where the key was fine and the provider was not.
     only_after_refused_key: bool = False
+    # Tells own keys of a provider apart. Empty for the platform's.
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +87,23 @@ class Failure:
 class RoutingTable:
     """All configured models with their candidates, in the order of configuration."""
 
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
+    def __init__(self, candidates: Iterable[Candidate], auto_models: Iterable[str] = ()) -> None:
+        """`auto_models` are those that the name `auto` chooses from. Raises ModelNotFoundError for an unknown one."""
         self._by_name: dict[str, list[Candidate]] = {}
         for candidate in candidates:
             self._by_name.setdefault(candidate.model, []).append(candidate)
         for candidate in [each for offers in self._by_name.values() for each in offers]:
             # A canonical id that looks like a pinned name keeps its own meaning.
             self._by_name.setdefault(f"{candidate.provider}/{candidate.model}", [candidate])
+        offers = [candidate for model in auto_models for candidate in self.candidates(model)]
+        if offers:
+            self._by_name.setdefault(AUTO, offers)
 
     def candidates(self, requested_model: str) -> tuple[Candidate, ...]:
-        """Who offers a model named plainly (`gpt-4o`) or pinned (`openai/gpt-4o`). Raises ModelNotFoundError."""
+        """Who offers a model named plainly (`gpt-4o`), pinned (`openai/gpt-4o`) or `auto`.
+
+        Raises ModelNotFoundError.
+        """
         offers = self._by_name.get(requested_model)
         if offers is None:
             raise ModelNotFoundError(requested_model)
