@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from services.common.authentication import Scope, hash_key, key_from_headers
 from services.common.errors import DomainError, ErrorKind, ForbiddenError, InvalidRequestError, ReadOnlyKeyError
-from services.router.chat_request import PROJECT_ID, ChatRequest, parse_chat_request
 from services.router.directory import Directory
 from services.router.error_bodies import status_of
+from services.router.formats.endpoint import Endpoint, ModelRequest
+from services.router.formats.members import PROJECT_ID
 from services.router.key_ring import KeyRing
 from services.router.recording import Recorder
 from services.router.records import Arrival, CallRecord
@@ -25,7 +26,7 @@ class AdmittedCall:
     """A call that may be made."""
 
     record: CallRecord
-    request: ChatRequest
+    request: ModelRequest
     grant: ResolveKeyResponse
     plan: Sequence[PlannedAttempt]
 
@@ -44,19 +45,24 @@ class Admission:
         return await self._directory.resolve(hash_key(key_from_headers(headers)), project_id)
 
     async def admit(
-        self, arrival: Arrival, headers: Mapping[str, str], read_body: ReadBody, streams: bool | None
+        self,
+        arrival: Arrival,
+        endpoint: Endpoint,
+        headers: Mapping[str, str],
+        read_body: ReadBody,
+        streams: bool | None,
     ) -> AdmittedCall:
         """Raises a DomainError when the call is refused; the refusal is recorded once the caller is known."""
         named_project = headers.get(PROJECT_HEADER, "")
         is_well_named = PROJECT_ID.fullmatch(named_project) is not None
         grant = await self.grant(headers, named_project if is_well_named else "")
-        record = CallRecord(arrival, usage_pb2.ENDPOINT_CHAT_COMPLETIONS, grant)
+        record = CallRecord(arrival, endpoint.number, grant)
         try:
             _require_caller_of_models(grant)
             if named_project and not is_well_named:
                 raise InvalidRequestError(PROJECT_HEADER, "must be 1 to 64 letters, digits or ._:-")
             record.describe(headers)
-            request = parse_chat_request(await read_body())
+            request = endpoint.read(await read_body(), headers)
             record.wire.requested_model = request.model
             record.wire.streamed = request.streamed
             if streams not in (None, request.streamed):
@@ -71,8 +77,11 @@ class Admission:
             await self._record_refusal(record, grant, error)
             raise
 
-    def _plan(self, request: ChatRequest, grant: ResolveKeyResponse) -> Sequence[PlannedAttempt]:
-        candidates = self._table.candidates(request.model)
+    def _plan(self, request: ModelRequest, grant: ResolveKeyResponse) -> Sequence[PlannedAttempt]:
+        offers = self._table.candidates(request.model)
+        candidates = tuple(each for each in offers if request.endpoint.name in each.endpoints)
+        if not candidates:
+            raise InvalidRequestError("model", f"'{request.model}' is not offered on {request.endpoint.path}")
         own_keys = self._key_ring.own_keys(grant)
         return plan(candidates, Mode(int(grant.project_mode)), own_keys, credit_available=grant.credit_available)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
-
-from services.router.chat_request import ChatRequest
+from services.common.errors import DomainError
+from services.router.formats.endpoint import Answer, ModelRequest
+from services.router.formats.event_stream import EventTooLongError
+from services.router.formats.exchange import AnswerStream, Exchange, Target, UpstreamCall
+from services.router.formats.registry import exchange_for
 from services.router.key_ring import KeyRing
 from services.router.metrics import count_attempt
 from services.router.records import CallRecord
@@ -18,10 +19,10 @@ from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 class UpstreamStatusError(UpstreamError):
     """The provider answered, with a status that is not 2xx."""
 
-    def __init__(self, answer: UpstreamAnswer, body: bytes) -> None:
+    def __init__(self, answer: UpstreamAnswer, error_body: bytes | None) -> None:
         super().__init__(Failure("status", answer.status), f"answered {answer.status}")
-        self.body = body
-        self.content_type = answer.content_type
+        # In the client's format and the provider's words; None when there were none.
+        self.error_body = error_body
         self.retry_after_seconds = answer.retry_after_seconds
 
 
@@ -32,8 +33,7 @@ class WholeCompletion:
     planned: PlannedAttempt
     status: int
     content_type: str
-    body: bytes
-    message: Mapping[str, Any]
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,21 @@ class OpenStream:
     planned: PlannedAttempt
     upstream: Upstream
     answer: UpstreamAnswer
-    first_chunk: bytes
+    events: AnswerStream
+    # What the client may have of it already.
+    first_piece: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One attempt, ready to be sent."""
+
+    planned: PlannedAttempt
+    request: ModelRequest
+    upstream: Upstream
+    exchange: Exchange
+    call: UpstreamCall
+    api_key: str
 
 
 class Attempts:
@@ -54,77 +68,95 @@ class Attempts:
         self._key_ring = key_ring
 
     async def first_answer(
-        self, record: CallRecord, request: ChatRequest, plan: Sequence[PlannedAttempt], grant: ResolveKeyResponse
+        self, record: CallRecord, request: ModelRequest, plan: Sequence[PlannedAttempt], grant: ResolveKeyResponse
     ) -> WholeCompletion | OpenStream:
         """The first answer any attempt gives. Raises the last UpstreamError when none does.
 
-        Nothing has been sent to the client yet, so trying again is safe as long as this has not returned.
+        Nothing has been sent to the client yet, so trying again is safe as long as this has not returned. Raises a
+        DomainError, with no attempt made, when the request cannot be put into the format of any provider.
         """
         last_error: UpstreamError | None = None
+        refusal: DomainError | None = None
         for planned in plan:
             if not is_worth_trying(planned, last_error.failure if last_error is not None else None):
                 continue
+            try:
+                attempt = self._prepared(request, planned, grant)
+            except DomainError as error:
+                refusal = error
+                continue
             record.begin_attempt(planned)
             try:
-                return await self._attempt(record, request, planned, grant)
+                return await _send(record, attempt)
             except UpstreamError as error:
                 record.end_attempt(error.failure.status, error.failure)
                 count_attempt(planned.candidate.provider, error.failure.error_type)
                 last_error = error
                 if not is_worth_another_try(error.failure):
                     break
-        assert last_error is not None, "a plan has at least one attempt worth trying"  # noqa: S101
-        raise last_error
+        if last_error is not None:
+            raise last_error
+        assert refusal is not None, "a plan has at least one attempt worth trying"  # noqa: S101
+        raise refusal
 
-    async def _attempt(
-        self, record: CallRecord, request: ChatRequest, planned: PlannedAttempt, grant: ResolveKeyResponse
-    ) -> WholeCompletion | OpenStream:
+    def _prepared(self, request: ModelRequest, planned: PlannedAttempt, grant: ResolveKeyResponse) -> _Try:
         upstream = self._upstreams[planned.candidate.provider]
-        body = request.body_for(planned.candidate.upstream_model)
-        answer = await upstream.create_chat_completion(
-            body, self._api_key(upstream, planned, grant), streamed=request.streamed
+        exchange = exchange_for(request.endpoint, upstream.provider.format)
+        assert exchange is not None, "only providers that can answer are planned"  # noqa: S101
+        target = Target(
+            upstream_model=planned.candidate.upstream_model,
+            output_tokens_max=planned.candidate.output_tokens_max,
+            thinks_by_budget=upstream.provider.thinks_by_budget,
         )
-        is_handed_on = False
-        try:
-            if not 200 <= answer.status < 300:
-                raise UpstreamStatusError(answer, await answer.read_whole())
-            if not request.streamed:
-                return await self._whole(record, planned, answer)
-            opened = await self._opened(planned, upstream, answer)
-            is_handed_on = True
-            return opened
-        finally:
-            if not is_handed_on:
-                await answer.close()
+        call = exchange.call(request, target)
+        return _Try(planned, request, upstream, exchange, call, self._api_key(upstream, planned, grant))
 
     def _api_key(self, upstream: Upstream, planned: PlannedAttempt, grant: ResolveKeyResponse) -> str:
         if planned.funding is Funding.CREDITS:
             return upstream.provider.api_key
         return self._key_ring.own_keys(grant)[planned.candidate.provider]
 
-    async def _whole(self, record: CallRecord, planned: PlannedAttempt, answer: UpstreamAnswer) -> WholeCompletion:
-        body = await answer.read_whole()
-        message = _json_object(body)
-        if not isinstance(message.get("choices"), list):
-            # A page of HTML, half a JSON, or an error that says 200.
-            raise UpstreamError(Failure("bad_answer", answer.status), "answered with something that is no completion")
-        record.end_attempt(answer.status)
-        count_attempt(planned.candidate.provider, "")
-        return WholeCompletion(planned, answer.status, answer.content_type, body, message)
 
-    async def _opened(self, planned: PlannedAttempt, upstream: Upstream, answer: UpstreamAnswer) -> OpenStream:
-        if not answer.content_type.startswith("text/event-stream"):
-            raise UpstreamError(Failure("bad_answer", answer.status), "answered with something that is not a stream")
-        first_chunk = await answer.read_chunk()
-        if first_chunk is None:
-            raise UpstreamError(Failure("broken_stream", answer.status), "sent an empty stream")
-        return OpenStream(planned, upstream, answer, first_chunk)
-
-
-def _json_object(body: bytes) -> Mapping[str, Any]:
-    """The object; empty when it is none."""
+async def _send(record: CallRecord, attempt: _Try) -> WholeCompletion | OpenStream:
+    streamed = attempt.request.streamed
+    answer = await attempt.upstream.send(attempt.call, attempt.api_key, streamed=streamed)
+    is_handed_on = False
     try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return message if isinstance(message, dict) else {}
+        if not 200 <= answer.status < 300:
+            raise UpstreamStatusError(answer, attempt.exchange.error(await answer.read_whole()))
+        if not streamed:
+            return await _whole(record, attempt, answer)
+        opened = await _opened(record, attempt, answer)
+        is_handed_on = True
+        return opened
+    finally:
+        if not is_handed_on:
+            await answer.close()
+
+
+async def _whole(record: CallRecord, attempt: _Try, upstream_answer: UpstreamAnswer) -> WholeCompletion:
+    body = await upstream_answer.read_whole()
+    answer = attempt.exchange.answer(attempt.request, body, record.wire.start_time.seconds)
+    if answer is None:
+        # A page of HTML, half a JSON, or an error that says 200.
+        raise UpstreamError(Failure("bad_answer", upstream_answer.status), "answered with something that is no answer")
+    record.end_attempt(upstream_answer.status)
+    count_attempt(attempt.planned.candidate.provider, "")
+    return WholeCompletion(attempt.planned, upstream_answer.status, upstream_answer.content_type, answer)
+
+
+async def _opened(record: CallRecord, attempt: _Try, answer: UpstreamAnswer) -> OpenStream:
+    if not answer.content_type.startswith("text/event-stream"):
+        raise UpstreamError(Failure("bad_answer", answer.status), "answered with something that is not a stream")
+    first_chunk = await answer.read_chunk()
+    if first_chunk is None:
+        raise UpstreamError(Failure("broken_stream", answer.status), "sent an empty stream")
+    events = attempt.exchange.open_stream(attempt.request, record.wire.start_time.seconds)
+    try:
+        first_piece = events.feed(first_chunk)
+    except EventTooLongError as error:
+        raise UpstreamError(Failure("bad_answer", answer.status), "sent an event without end") from error
+    if events.failed:
+        # An error in place of an answer, while another provider can still give one.
+        raise UpstreamError(Failure("broken_stream", answer.status), "sent an error and no answer")
+    return OpenStream(attempt.planned, attempt.upstream, answer, events, first_piece)

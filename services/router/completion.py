@@ -1,30 +1,47 @@
-"""What a whole chat completion used: as reported, else estimated from its text."""
+"""What an answer used: as reported, else estimated from its text."""
 
 import asyncio
+from typing import Protocol
 
-from services.router.attempts import WholeCompletion
-from services.router.chat_request import ChatRequest
-from services.router.estimation import estimate_chat_usage, text_of_message
+from services.router.estimation import tokenizer_for
+from services.router.formats.endpoint import ModelRequest
 from services.router.records import CallRecord
-from services.router.usage import service_tier_served, usage_from_openai
+from services.router.routing import Candidate
+from services.router.usage import UsageReading
+from tollgate.ledger.v1.usage_pb2 import Usage
 
 
-async def take_usage(record: CallRecord, request: ChatRequest, completion: WholeCompletion) -> None:
+class Said(Protocol):
+    """An answer, whole or streamed, as far as billing is concerned."""
+
+    @property
+    def usage(self) -> UsageReading | None: ...
+    @property
+    def service_tier(self) -> str: ...
+    @property
+    def counted(self) -> Usage: ...
+    @property
+    def output_text(self) -> str: ...
+
+
+async def take_usage(record: CallRecord, request: ModelRequest, candidate: Candidate, said: Said) -> None:
     """Puts the usage into the record."""
-    report = completion.message.get("usage")
-    reading = usage_from_openai(report) if isinstance(report, dict) else None
-    if reading is not None:
-        record.take_reported(reading, service_tier_served(completion.message))
+    if said.usage is not None:
+        record.take_reported(said.usage, said.service_tier)
         return
-    candidate = completion.planned.candidate
     # Long texts take their time, and the first use of a tokenizer does: too long for the event loop.
-    usage = await asyncio.to_thread(
-        estimate_chat_usage, candidate.model, request.members, _text(completion), candidate.output_tokens_max
+    record.take_estimated(await asyncio.to_thread(estimated_usage, request, candidate, said))
+
+
+def estimated_usage(request: ModelRequest, candidate: Candidate, said: Said) -> Usage:
+    """Counts tokens. The output is never above the model's maximum."""
+    tokenizer = tokenizer_for(candidate.model)
+    output_tokens = tokenizer.count(said.output_text)
+    if candidate.output_tokens_max is not None:
+        output_tokens = min(output_tokens, candidate.output_tokens_max)
+    usage = Usage(
+        input_tokens=request.endpoint.count_input(request.members, tokenizer),
+        output_tokens=output_tokens,
     )
-    record.take_estimated(usage)
-
-
-def _text(completion: WholeCompletion) -> str:
-    choices = completion.message.get("choices")
-    messages = (each.get("message") for each in choices if isinstance(each, dict)) if isinstance(choices, list) else ()
-    return "".join(text_of_message(message) for message in messages)
+    usage.MergeFrom(said.counted)
+    return usage

@@ -43,9 +43,3 @@ def error_body(status: int, code: str, message: str) -> bytes:
     # Any other 4xx is the request's fault too.
     kind = _TYPE_BY_STATUS.get(status, "invalid_request_error")
     return orjson.dumps({"error": {"message": message, "type": kind, "code": code}, "message": message})
-
-
-def error_event(code: str, message: str) -> bytes:
-    """How a stream of chat completion chunks says that it goes wrong; the official SDKs raise it as an error."""
-    error = {"error": {"message": message, "type": "provider_error", "code": code}}
-    return b"data: " + orjson.dumps(error) + b"\n\n"

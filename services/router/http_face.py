@@ -13,12 +13,13 @@ from services.router.admission import Admission
 from services.router.calls import Calls, Headers, StreamedAnswer
 from services.router.error_bodies import BUG_MESSAGE, error_body, status_of
 from services.router.errors import BodyTooLargeError, ClientGoneError
+from services.router.formats.registry import ENDPOINT_BY_PATH
 from services.router.records import Arrival
 from services.router.upstream import Upstream
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 BODY_SECONDS_MAX = 60
-_METHODS: Mapping[str, str] = {"/v1/chat/completions": "POST", "/v1/models": "GET", "/health": "GET"}
+_METHODS: Mapping[str, str] = {**dict.fromkeys(ENDPOINT_BY_PATH, "POST"), "/v1/models": "GET", "/health": "GET"}
 _JSON = ("content-type", "application/json")
 
 log = logging.getLogger("tollgate.http")
@@ -55,12 +56,12 @@ class HttpFace:
         except DomainError as error:
             status = status_of(error)
             headers = _error_headers(arrival, error.retry_after_seconds)
-            protocol.response_bytes(status, headers, error_body(status, error.reason.lower(), error.message))
+            protocol.response_bytes(status, headers, _error_body(scope, status, error.reason.lower(), error.message))
         except ProtocolClosed:
             return
         except Exception:
             log.exception("bug", extra={"request_id": str(arrival.request_id)})
-            protocol.response_bytes(503, _error_headers(arrival, 1), error_body(503, "internal", BUG_MESSAGE))
+            protocol.response_bytes(503, _error_headers(arrival, 1), _error_body(scope, 503, "internal", BUG_MESSAGE))
         finally:
             self._running.discard(task)
 
@@ -70,16 +71,16 @@ class HttpFace:
             body = error_body(404, "not_found", f"There is no {scope.path} here.")
             protocol.response_bytes(404, _error_headers(arrival), body)
         elif scope.method != method:
-            body = error_body(405, "method_not_allowed", f"{scope.path} takes {method} only.")
+            body = _error_body(scope, 405, "method_not_allowed", f"{scope.path} takes {method} only.")
             protocol.response_bytes(405, [*_error_headers(arrival), ("allow", method)], body)
         elif scope.path == "/health":
             self._health(protocol)
         elif scope.path == "/v1/models":
             await self._models(scope, protocol)
         else:
-            await self._chat_completion(scope, protocol, arrival)
+            await self._call(scope, protocol, arrival)
 
-    async def _chat_completion(self, scope: Scope, protocol: HTTPProtocol, arrival: Arrival) -> None:
+    async def _call(self, scope: Scope, protocol: HTTPProtocol, arrival: Arrival) -> None:
         headers = dict(scope.headers.items())
 
         async def read_body() -> bytes:
@@ -89,7 +90,7 @@ class HttpFace:
             except TimeoutError as error:
                 raise InvalidRequestError("the body", f"did not arrive within {BODY_SECONDS_MAX} seconds") from error
 
-        answer = await self._calls.answer(arrival, headers, read_body)
+        answer = await self._calls.answer(arrival, ENDPOINT_BY_PATH[scope.path], headers, read_body)
         if isinstance(answer, StreamedAnswer):
             await _stream(protocol, answer)
         else:
@@ -147,6 +148,12 @@ async def _read_body(headers: Mapping[str, str], protocol: HTTPProtocol) -> byte
             raise BodyTooLargeError("the body", BODY_BYTES_MAX)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _error_body(scope: Scope, status: int, code: str, message: str) -> bytes:
+    """In the caller's own format."""
+    endpoint = ENDPOINT_BY_PATH.get(scope.path)
+    return endpoint.error_body(status, code, message) if endpoint else error_body(status, code, message)
 
 
 def _error_headers(arrival: Arrival, retry_after_seconds: int | None = None) -> Headers:

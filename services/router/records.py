@@ -7,6 +7,7 @@ from uuid import UUID
 
 from services.common.errors import InvalidRequestError
 from services.common.uuid7 import new_uuid7
+from services.router.formats.endpoint import EndpointNumber
 from services.router.routing import Failure, Funding, PlannedAttempt
 from services.router.usage import UsageReading
 from tollgate.ledger.v1 import usage_pb2
@@ -36,12 +37,12 @@ class Arrival:
 class CallRecord:
     """Builds the usage record of one call."""
 
-    def __init__(self, arrival: Arrival, endpoint: "usage_pb2.Endpoint.ValueType", grant: ResolveKeyResponse) -> None:
+    def __init__(self, arrival: Arrival, endpoint: EndpointNumber, grant: ResolveKeyResponse) -> None:
         self.arrival = arrival
         # Until it is finished, the record is the one that a crash would make.
         self.wire = UsageRecord(
             request_id=str(arrival.request_id),
-            endpoint=endpoint,
+            endpoint=usage_pb2.Endpoint.ValueType(endpoint),
             outcome=usage_pb2.OUTCOME_UNKNOWN,
             flags=[usage_pb2.RECORD_FLAG_RECOVERED],
         )

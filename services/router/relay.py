@@ -6,17 +6,15 @@ from contextlib import suppress
 
 from services.common.errors import DomainError
 from services.router.attempts import OpenStream
-from services.router.chat_request import ChatRequest
-from services.router.error_bodies import error_event
+from services.router.completion import take_usage
 from services.router.errors import ClientGoneError
-from services.router.estimation import estimate_chat_usage
-from services.router.event_stream import ChatEventStream, EventTooLongError
+from services.router.formats.endpoint import ModelRequest
+from services.router.formats.event_stream import EventTooLongError
 from services.router.metrics import count_attempt
 from services.router.recording import Recorder
 from services.router.records import CallRecord
 from services.router.routing import Failure
 from services.router.upstream import UpstreamError
-from services.router.usage import usage_from_openai
 from tollgate.ledger.v1 import usage_pb2
 
 # How long to go on reading for the usage when nobody listens any more.
@@ -29,12 +27,12 @@ Send = Callable[[bytes], Awaitable[None]]
 class StreamRelay:
     """One streamed answer, from its first chunk to its record."""
 
-    def __init__(self, record: CallRecord, request: ChatRequest, stream: OpenStream, recorder: Recorder) -> None:
+    def __init__(self, record: CallRecord, request: ModelRequest, stream: OpenStream, recorder: Recorder) -> None:
         self._record = record
         self._request = request
         self._stream = stream
         self._recorder = recorder
-        self._events = ChatEventStream(hides_usage=not request.usage_wanted)
+        self._events = stream.events
         self._failure: Failure | None = None
         self._client_gone = False
 
@@ -72,13 +70,13 @@ class StreamRelay:
 
     async def _pass_on(self, send: Send) -> None:
         """Until the answer ends, or nobody is there any more."""
-        chunk: bytes | None = self._stream.first_chunk
-        while chunk is not None:
-            await self._send(send, self._events.feed(chunk))
-            if self._client_gone:
-                return
+        await self._send(send, self._stream.first_piece)
+        while not self._client_gone:
             chunk = await self._stream.answer.read_chunk()
-        await self._send(send, self._events.end())
+            if chunk is None:
+                await self._send(send, self._events.end())
+                return
+            await self._send(send, self._events.feed(chunk))
 
     async def _drain(self) -> None:
         """Reads on for the usage, where the provider is configured so."""
@@ -108,38 +106,24 @@ class StreamRelay:
         self._record.end_attempt(self._stream.answer.status, self._failure)
         count_attempt(self._stream.planned.candidate.provider, error_type)
         with suppress(asyncio.CancelledError):  # Cut off while estimating: a record without usage is better than none.
-            await self._take_usage()
+            await take_usage(self._record, self._request, self._stream.planned.candidate, self._events)
         record = self._record.end(self._outcome(), self._stream.answer.status, error_type)
         try:
             await self._recorder.finish(record)
         except DomainError as error:
-            return error_event(error.reason.lower(), error.message)
+            return self._request.endpoint.error_event(error.reason.lower(), error.message)
         if self._failure is not None and not self._events.failed:
             provider = self._stream.planned.candidate.provider
-            return error_event("provider_failed", f"{provider} broke off in mid-answer.")
+            return self._request.endpoint.error_event("provider_failed", f"{provider} broke off in mid-answer.")
         return self._events.held
 
     def _outcome(self) -> "usage_pb2.Outcome.ValueType":
         if self._failure is None:
-            return usage_pb2.OUTCOME_CLIENT_GONE if self._client_gone else usage_pb2.OUTCOME_SUCCESS
+            if self._client_gone:
+                return usage_pb2.OUTCOME_CLIENT_GONE
+            return usage_pb2.OUTCOME_CONTENT_REJECTED if self._events.rejected else usage_pb2.OUTCOME_SUCCESS
         if self._failure.error_type == "gateway_error":
             return usage_pb2.OUTCOME_GATEWAY_ERROR
         if self._failure.error_type == "timeout":
             return usage_pb2.OUTCOME_TIMEOUT
         return usage_pb2.OUTCOME_PROVIDER_ERROR
-
-    async def _take_usage(self) -> None:
-        report = self._events.usage_report
-        reading = usage_from_openai(report) if report is not None else None
-        if reading is not None:
-            self._record.take_reported(reading, self._events.service_tier)
-            return
-        candidate = self._stream.planned.candidate
-        usage = await asyncio.to_thread(
-            estimate_chat_usage,
-            candidate.model,
-            self._request.members,
-            self._events.output_text,
-            candidate.output_tokens_max,
-        )
-        self._record.take_estimated(usage)

@@ -11,6 +11,7 @@ from services.common.grpc_calls import Context, headers_of
 from services.router.admission import ReadBody
 from services.router.calls import Calls, StreamedAnswer, WholeAnswer
 from services.router.errors import ClientGoneError, ProviderFailedError
+from services.router.formats.registry import CHAT_COMPLETIONS
 from services.router.records import Arrival
 from tollgate.router.v1.inference_service_pb2 import (
     CreateChatCompletionRequest,
@@ -44,7 +45,9 @@ class InferenceServicer(InferenceServiceServicer):
         self, request: CreateChatCompletionRequest, context: Context
     ) -> CreateChatCompletionResponse:
         arrival = Arrival()
-        call = self._calls.answer(arrival, headers_of(context), _reader(request.body.data), streams=False)
+        call = self._calls.answer(
+            arrival, CHAT_COMPLETIONS, headers_of(context), _reader(request.body.data), streams=False
+        )
         # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
         task = self._run(call)
         answer = await _head(arrival, asyncio.shield(task), context)
@@ -57,7 +60,11 @@ class InferenceServicer(InferenceServiceServicer):
         arrival = Arrival()
         pieces = _Pieces()
         self._run(
-            pieces.fill(self._calls.answer(arrival, headers_of(context), _reader(request.body.data), streams=True))
+            pieces.fill(
+                self._calls.answer(
+                    arrival, CHAT_COMPLETIONS, headers_of(context), _reader(request.body.data), streams=True
+                )
+            )
         )
         try:
             answer = await _head(arrival, pieces.answer, context)

@@ -9,6 +9,7 @@ from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
+from services.router.formats.exchange import UpstreamCall
 from services.router.providers import Provider
 from services.router.routing import Failure
 
@@ -81,7 +82,6 @@ class Upstream:
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self._client = _client_for(provider)
-        self._chat_url = f"{provider.base_url}/chat/completions"
         self._failures_in_a_row = 0
 
     @property
@@ -89,13 +89,16 @@ class Upstream:
         """False after several failures in a row, until the provider answers again."""
         return self._failures_in_a_row < _FAILURES_UNTIL_UNWELL
 
-    async def create_chat_completion(self, body: bytes, api_key: str, *, streamed: bool) -> UpstreamAnswer:
+    async def send(self, call: UpstreamCall, api_key: str, *, streamed: bool) -> UpstreamAnswer:
         """Sends a call and waits for the head of its answer, whatever its status. Raises UpstreamError."""
+        credentials = self.provider.credentials
         builder = (
-            self._client.post(self._chat_url)
-            .header("authorization", f"Bearer {api_key}", is_sensitive=True)
-            .body_bytes(body)
+            self._client.post(self.provider.url_for(call.path, call.upstream_model))
+            .header(credentials.header, f"{credentials.prefix}{api_key}", is_sensitive=True)
+            .body_bytes(call.body)
         )
+        for name, value in call.headers.items():
+            builder = builder.header(name, value)
         if streamed:
             # Or the first bytes would wait for more of them, up to the limit.
             builder = builder.streamed_read_buffer_limit(0)
@@ -120,7 +123,7 @@ def _client_for(provider: Provider) -> Client:
         .referer(False)
         .user_agent("tollgate")
         .http1_lower_case_headers()
-        .default_headers({"content-type": "application/json", "accept-encoding": "identity"})
+        .default_headers({"content-type": "application/json", "accept-encoding": "identity", **provider.headers})
         .connect_timeout(timedelta(seconds=provider.connect_timeout_seconds))
         .read_timeout(timedelta(seconds=provider.idle_timeout_seconds))
         .timeout(timedelta(seconds=provider.total_timeout_seconds))

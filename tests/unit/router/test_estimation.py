@@ -1,8 +1,24 @@
 """Tokens that nobody reported are counted with a real tokenizer."""
 
-from services.router.estimation import estimate_chat_usage, text_of_message, tokenizer_for
+from typing import Any
 
-HELLO = {"messages": [{"role": "user", "content": "Hello, world! Gr\u00fc\u00dfe"}]}
+import orjson
+
+from services.router.completion import estimated_usage
+from services.router.estimation import tokenizer_for
+from services.router.formats.chat_completions import text_of_message
+from services.router.formats.endpoint import Answer
+from services.router.formats.registry import CHAT_COMPLETIONS
+from services.router.routing import Candidate
+from tollgate.ledger.v1.usage_pb2 import Usage
+
+HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello, world! Gr\u00fc\u00dfe"}]}
+
+
+def estimate_chat_usage(model: str, request: dict[str, Any], output_text: str, output_tokens_max: int | None) -> Usage:
+    asked = CHAT_COMPLETIONS.read(orjson.dumps({"model": model, **request}), {})
+    said = Answer(body=b"", usage=None, text=lambda: output_text)
+    return estimated_usage(asked, Candidate("openai", model, model, output_tokens_max), said)
 
 
 def test_text_is_counted_as_the_model_s_own_tokenizer_counts_it() -> None:
@@ -32,6 +48,8 @@ def test_parts_and_tool_calls_are_text_too() -> None:
 
 
 def test_whatever_a_message_is_it_can_be_counted() -> None:
-    odd = {"messages": [None, 7, {"content": 5}, {"content": [None, {"text": 3}]}, {"tool_calls": [7, {}]}]}
+    odd: dict[str, Any] = {
+        "messages": [None, 7, {"content": 5}, {"content": [None, {"text": 3}]}, {"tool_calls": [7, {}]}]
+    }
 
     assert estimate_chat_usage("gpt-4o", odd, "", None).input_tokens == 5 * 3 + 3

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.event_stream import ChatEventStream, EventTooLongError
+from services.router.formats.chat_completions import ChatStreamReader
+from services.router.formats.event_stream import EventStream, EventTooLongError
+from services.router.usage import usage_from_openai
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 DONE = b"data: [DONE]\n\n"
@@ -28,9 +30,9 @@ USAGE_EVENT = event({"choices": [], "usage": USAGE, "service_tier": "flex"})
 STREAM = OPENING + FINISH + USAGE_EVENT + DONE
 
 
-def read_along(chunks: Sequence[bytes], *, hides_usage: bool = True) -> tuple[bytes, ChatEventStream]:
+def read_along(chunks: Sequence[bytes], *, hides_usage: bool = True) -> tuple[bytes, EventStream]:
     """What the client gets before the end marker is let go, and the reader."""
-    stream = ChatEventStream(hides_usage=hides_usage)
+    stream = EventStream(ChatStreamReader(hides_usage=hides_usage))
     passed = b"".join(stream.feed(chunk) for chunk in chunks)
     return passed + stream.end(), stream
 
@@ -47,7 +49,7 @@ def test_wherever_a_stream_is_split_usage_and_bytes_are_the_same(chunks: list[by
 
     assert passed == OPENING + FINISH
     assert stream.held == DONE
-    assert stream.usage_report == USAGE
+    assert stream.usage == usage_from_openai(USAGE)
     assert stream.service_tier == "flex"
     assert stream.is_complete
 
@@ -57,7 +59,7 @@ def test_a_client_that_asked_for_usage_gets_every_byte(chunks: list[bytes]) -> N
     passed, stream = read_along(chunks, hides_usage=False)
 
     assert passed + stream.held == STREAM
-    assert stream.usage_report == USAGE
+    assert stream.usage == usage_from_openai(USAGE)
 
 
 @given(splits(STREAM.replace(b"\n", b"\r\n")))
@@ -65,7 +67,7 @@ def test_lines_may_end_as_windows_ends_them(chunks: list[bytes]) -> None:
     passed, stream = read_along(chunks)
 
     assert passed + stream.held == STREAM.replace(USAGE_EVENT, b"").replace(b"\n", b"\r\n")
-    assert stream.usage_report == USAGE
+    assert stream.usage == usage_from_openai(USAGE)
 
 
 @given(st.binary(max_size=300).flatmap(splits))
@@ -97,11 +99,11 @@ def test_usage_in_a_chunk_that_says_something_else_too_is_read_and_passed_on() -
     passed, stream = read_along([OPENING, last, DONE])
 
     assert passed == OPENING + last
-    assert stream.usage_report == USAGE
+    assert stream.usage == usage_from_openai(USAGE)
 
 
 def test_the_end_marker_is_held_until_it_is_let_go() -> None:
-    stream = ChatEventStream(hides_usage=True)
+    stream = EventStream(ChatStreamReader(hides_usage=True))
 
     assert stream.feed(FINISH + DONE) == FINISH
     assert stream.held == DONE
@@ -130,7 +132,7 @@ def test_a_stream_that_ends_without_an_end_is_not_complete(stream_bytes: bytes, 
 
 
 def test_an_event_without_end_does_not_fill_the_memory() -> None:
-    stream = ChatEventStream(hides_usage=True)
+    stream = EventStream(ChatStreamReader(hides_usage=True))
 
     with pytest.raises(EventTooLongError):
         for _ in range(40):

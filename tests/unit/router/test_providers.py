@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.common.settings import SettingError
+from services.router.formats.registry import endpoints_of
 from services.router.providers import Provider, read_providers
 from services.router.routing import Candidate
 
@@ -18,6 +19,7 @@ api_key_variable = "OPENAI_API_KEY"
 "gpt-4o" = "gpt-4o-2024-08-06"
 "gpt-4o-mini" = { upstream = "mini", output_tokens_max = 16384 }
 """
+OPENAI = endpoints_of("openai")
 ENVIRON = {"OPENAI_API_KEY": "sk-platform"}
 
 
@@ -37,15 +39,15 @@ def test_a_provider_has_its_key_its_times_and_its_models(tmp_path: Path) -> None
     )
     assert (provider.connect_timeout_seconds, provider.drains) == (5, True)
     assert provider.candidates == (
-        Candidate("openai", "gpt-4o", "gpt-4o-2024-08-06"),
-        Candidate("openai", "gpt-4o-mini", "mini", 16384),
+        Candidate("openai", "gpt-4o", "gpt-4o-2024-08-06", None, OPENAI),
+        Candidate("openai", "gpt-4o-mini", "mini", 16384, OPENAI),
     )
 
 
 def test_a_list_of_models_names_them_as_the_provider_does(tmp_path: Path) -> None:
     text = GOOD.partition("[providers.models]")[0] + 'models = ["gpt-4o"]'
 
-    assert read(tmp_path, text)[0].candidates == (Candidate("openai", "gpt-4o", "gpt-4o"),)
+    assert read(tmp_path, text)[0].candidates == (Candidate("openai", "gpt-4o", "gpt-4o", None, OPENAI),)
 
 
 def test_the_platform_s_key_is_in_no_log(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import orjson
 import pytest
 
 from services.common.errors import InvalidRequestError
-from services.router.chat_request import parse_chat_request
+from services.router.formats.endpoint import ModelRequest
+from services.router.formats.registry import CHAT_COMPLETIONS
 
 
 def body(**members: object) -> bytes:
@@ -12,27 +13,31 @@ def body(**members: object) -> bytes:
     return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
 
 
+def read(sent: bytes) -> ModelRequest:
+    return CHAT_COMPLETIONS.read(sent, {})
+
+
 def test_a_body_with_nothing_to_change_goes_on_byte_for_byte() -> None:
     sent = body(temperature=0.5, unknown={"kept": [1.0, 2]})
 
-    assert parse_chat_request(sent).body_for("gpt-4o") is sent
+    assert read(sent).body_for("gpt-4o") is sent
 
 
 def test_only_the_model_changes_when_the_provider_names_it_otherwise() -> None:
-    changed = orjson.loads(parse_chat_request(body(seed=7)).body_for("deployment-7"))
+    changed = orjson.loads(read(body(seed=7)).body_for("deployment-7"))
 
     assert changed == orjson.loads(body(seed=7)) | {"model": "deployment-7"}
 
 
 def test_the_project_is_taken_out_before_it_goes_on() -> None:
-    request = parse_chat_request(body(project_id="web"))
+    request = read(body(project_id="web"))
 
     assert request.project_id == "web"
     assert "project_id" not in orjson.loads(request.body_for("gpt-4o"))
 
 
 def test_a_stream_is_asked_for_its_usage_and_keeps_its_other_options() -> None:
-    request = parse_chat_request(body(stream=True, stream_options={"include_obfuscation": False}))
+    request = read(body(stream=True, stream_options={"include_obfuscation": False}))
 
     assert not request.usage_wanted
     assert orjson.loads(request.body_for("gpt-4o"))["stream_options"] == {
@@ -44,7 +49,7 @@ def test_a_stream_is_asked_for_its_usage_and_keeps_its_other_options() -> None:
 def test_a_stream_that_asks_for_usage_itself_goes_on_byte_for_byte() -> None:
     sent = body(stream=True, stream_options={"include_usage": True})
 
-    assert parse_chat_request(sent).body_for("gpt-4o") is sent
+    assert read(sent).body_for("gpt-4o") is sent
 
 
 @pytest.mark.parametrize(
@@ -70,13 +75,13 @@ def test_a_stream_that_asks_for_usage_itself_goes_on_byte_for_byte() -> None:
 )
 def test_what_is_wrong_with_a_body_is_named(sent: bytes, field: str) -> None:
     with pytest.raises(InvalidRequestError) as raised:
-        parse_chat_request(sent)
+        read(sent)
 
     assert raised.value.metadata["field"] == field
 
 
 @pytest.mark.parametrize("member", ["stream", "stream_options"])
 def test_null_is_as_good_as_absent(member: str) -> None:
-    request = parse_chat_request(body(**{member: None}))
+    request = read(body(**{member: None}))
 
     assert (request.streamed, request.usage_wanted) == (False, False)
