@@ -1,0 +1,171 @@
+"""How much a key, a project, an end user and an address may ask for, and a permit for each call that is let in."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from services.common.errors import DomainError, ErrorKind
+from services.router.windows import Claim, MemoryWindows, Room, Taking, Windows
+
+# A byte of text is a quarter of a token or less: what a call takes from a window until its real usage is known.
+BYTES_PER_TOKEN = 4
+Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What one subject may ask for. None is no limit; zero lets nothing through."""
+
+    requests_per_minute: int | None = None
+    # Input and output. A call is let in while any are left, and counts in full.
+    tokens_per_minute: int | None = None
+    # At the same time, in one worker.
+    concurrent_calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who is limited."""
+
+    # As a message calls it: `key`, `project`, `end user`, `address`.
+    kind: str
+    id: str
+    limit: Limit
+
+
+class RateLimitedError(DomainError):
+    """Too much was asked for. `headers` say how much is allowed."""
+
+    kind = ErrorKind.EXHAUSTED
+    reason = "RATE_LIMITED"
+
+    def __init__(self, what: str, wait_seconds: float, headers: Headers | None = None) -> None:
+        seconds = max(1, math.ceil(wait_seconds))
+        super().__init__(f"{what}; try again in {seconds} s.", retry_after_seconds=str(seconds))
+        self.retry_after_seconds = seconds
+        self.headers: Headers = headers or []
+
+
+class LocalWindows:
+    """Windows of this process alone."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._windows = MemoryWindows()
+        self._clock = clock
+
+    async def take(self, claims: Sequence[Claim]) -> Taking:
+        return self._windows.take_at(self._clock(), claims)
+
+    async def adjust(self, second: int, claims: Sequence[Claim]) -> None:
+        self._windows.adjust_at(second, claims)
+
+
+@dataclass(slots=True)
+class Permit:
+    """One call that was let in. Has to be ended."""
+
+    # The `x-ratelimit-…` headers of the answer. Empty where nothing is limited.
+    headers: Headers = field(default_factory=list)
+    _limiter: "Limiter | None" = None
+    _running: Sequence[str] = ()
+    _token_claims: Sequence[Claim] = ()
+    _second: int = 0
+
+    async def end(self, tokens: int) -> None:
+        """The call is over and used so many tokens. Only the first time counts."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            await limiter.settle(self._running, self._second, self._token_claims, tokens)
+
+
+class Limiter:
+    """Lets calls in, or says when to come back. Lives as long as its worker."""
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+        self._running: Counter[str] = Counter()
+
+    async def admit(self, subjects: Sequence[Subject], body_bytes: int) -> Permit:
+        """A permit for one call. Raises RateLimitedError, and then nothing was taken from any window."""
+        if not subjects:
+            return Permit()
+        running = self._start_running(subjects)
+        try:
+            request_claims, token_claims = _claims(subjects, body_bytes)
+            claims = [*request_claims.values(), *token_claims.values()]
+            taking = await self._windows.take(claims) if claims else Taking((), 0)
+            headers = _headers(taking.rooms, len(request_claims))
+            if taking.wait_seconds > 0:
+                raise _refusal([*request_claims, *token_claims], len(request_claims), taking, headers)
+        except BaseException:
+            self._stop_running(running)
+            raise
+        return Permit(headers, self, running, tuple(token_claims.values()), taking.second)
+
+    async def settle(self, running: Sequence[str], second: int, token_claims: Sequence[Claim], tokens: int) -> None:
+        """For permits: puts the tokens that were really used in the place of the estimate."""
+        self._stop_running(running)
+        changes = [claim._replace(amount=tokens - claim.amount) for claim in token_claims if tokens != claim.amount]
+        if changes:
+            await self._windows.adjust(second, changes)
+
+    def _start_running(self, subjects: Sequence[Subject]) -> Sequence[str]:
+        limited = [subject for subject in subjects if subject.limit.concurrent_calls is not None]
+        for subject in limited:
+            if self._running[_name(subject)] >= (subject.limit.concurrent_calls or 0):
+                count = subject.limit.concurrent_calls
+                raise RateLimitedError(f"This {subject.kind} may have {count} calls running at the same time", 1)
+        names = [_name(subject) for subject in limited]
+        self._running.update(names)
+        return names
+
+    def _stop_running(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._running[name] -= 1
+            if self._running[name] <= 0:
+                del self._running[name]
+
+
+def _name(subject: Subject) -> str:
+    return f"{subject.kind}:{subject.id}"
+
+
+def _claims(subjects: Sequence[Subject], body_bytes: int) -> tuple[dict[Subject, Claim], dict[Subject, Claim]]:
+    requests = {
+        subject: Claim(f"requests:{_name(subject)}", subject.limit.requests_per_minute)
+        for subject in subjects
+        if subject.limit.requests_per_minute is not None
+    }
+    tokens = {
+        subject: Claim(f"tokens:{_name(subject)}", subject.limit.tokens_per_minute, body_bytes // BYTES_PER_TOKEN)
+        for subject in subjects
+        if subject.limit.tokens_per_minute is not None
+    }
+    return requests, tokens
+
+
+def _refusal(subjects: Sequence[Subject], request_count: int, taking: Taking, headers: Headers) -> RateLimitedError:
+    """Names the window that takes longest."""
+    waits = [room.wait_seconds for room in taking.rooms]
+    worst = waits.index(max(waits))
+    thing = "calls" if worst < request_count else "tokens"
+    limit = taking.rooms[worst].limit
+    return RateLimitedError(
+        f"This {subjects[worst].kind} is limited to {limit} {thing} a minute", waits[worst], headers
+    )
+
+
+def _headers(rooms: Sequence[Room], request_count: int) -> Headers:
+    """As OpenAI spells them, of the window with the least room left."""
+    headers: Headers = []
+    for thing, those in (("requests", rooms[:request_count]), ("tokens", rooms[request_count:])):
+        if those:
+            room = min(those, key=lambda each: each.left / each.limit if each.limit else 0.0)
+            headers += [
+                (f"x-ratelimit-limit-{thing}", str(room.limit)),
+                (f"x-ratelimit-remaining-{thing}", str(room.left)),
+                (f"x-ratelimit-reset-{thing}", f"{math.ceil(room.reset_seconds)}s"),
+            ]
+    return headers

@@ -1,0 +1,139 @@
+"""How much was asked for in the last sixty seconds, to the second. Pure: the time is an argument.
+
+A window is kept as one sum per second. A second counts until all of it is over sixty seconds past, so that in no sixty
+seconds, wherever they begin, more than the limit is let through.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+WINDOW_SECONDS = 60
+NAMES_MAX = 50_000
+
+
+class Claim(NamedTuple):
+    """A wish to take something from a window."""
+
+    name: str
+    limit: int
+    # What to take. May be more than is left: how many tokens a call needs is only known when it is over.
+    amount: int = 1
+
+
+class Room(NamedTuple):
+    """What is left of a claim's window after it was granted or refused."""
+
+    limit: int
+    left: int
+    # Until the window is empty again.
+    reset_seconds: float
+    # Until one more may be taken; 0 when it may be.
+    wait_seconds: float
+
+
+class Taking(NamedTuple):
+    """What became of some claims: all were granted, or none."""
+
+    rooms: Sequence[Room]
+    # The second on the clock of the windows, for `adjust`.
+    second: int
+
+    @property
+    def wait_seconds(self) -> float:
+        """0 when the claims were granted."""
+        return max((room.wait_seconds for room in self.rooms), default=0.0)
+
+
+class Windows(Protocol):
+    """Where windows are kept: in this process, or where all replicas share them."""
+
+    async def take(self, claims: Sequence[Claim]) -> Taking:
+        """Takes all claims, or none where one finds its window full."""
+
+    async def adjust(self, second: int, claims: Sequence[Claim]) -> None:
+        """Adds to what was taken in a second, or gives back where the amount is negative."""
+
+
+@dataclass(slots=True)
+class _Cell:
+    second: int
+    amount: int
+
+
+class SlidingWindow:
+    """The sums of one name."""
+
+    __slots__ = ("_cells", "_used")
+
+    def __init__(self) -> None:
+        self._cells: deque[_Cell] = deque()
+        self._used = 0
+
+    def room(self, limit: int, now: float) -> Room:
+        """What is left, before anything more is taken."""
+        self._forget(now)
+        left = max(0, limit - self._used)
+        reset_seconds = self._cells[-1].second + WINDOW_SECONDS + 1 - now if self._cells else 0.0
+        return Room(limit, left, reset_seconds, 0.0 if left else self._wait_seconds(limit, now))
+
+    def add(self, second: int, amount: int) -> None:
+        """Counts what was taken, or given back, in a second that is no later than the newest one."""
+        cell = next((each for each in reversed(self._cells) if each.second <= second), None)
+        if cell is None and self._cells:
+            # Its own second is forgotten, and what is given back with it. What was used beyond is counted now.
+            cell = self._cells[-1]
+            amount = max(0, amount)
+        elif cell is None or cell.second < second:
+            cell = _Cell(second, 0)
+            self._cells.append(cell)
+        cell.amount += amount
+        self._used += amount
+
+    def _wait_seconds(self, limit: int, now: float) -> float:
+        used = self._used
+        for cell in self._cells:
+            used -= cell.amount
+            if used < limit:
+                return cell.second + WINDOW_SECONDS + 1 - now
+        return float(WINDOW_SECONDS)  # nothing is ever let through by a limit of 0
+
+    def _forget(self, now: float) -> None:
+        while self._cells and self._cells[0].second + WINDOW_SECONDS + 1 <= now:
+            self._used -= self._cells.popleft().amount
+
+
+class MemoryWindows:
+    """Windows of one process, for the clock given with each question."""
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[str, SlidingWindow] = OrderedDict()
+
+    def take_at(self, now: float, claims: Sequence[Claim]) -> Taking:
+        second = int(now)
+        windows = [self._window(claim.name) for claim in claims]
+        rooms = [window.room(claim.limit, now) for window, claim in zip(windows, claims, strict=True)]
+        if any(room.left < 1 for room in rooms):
+            return Taking(rooms, second)
+        for window, claim in zip(windows, claims, strict=True):
+            window.add(second, claim.amount)
+        granted = [
+            room._replace(left=max(0, room.left - claim.amount), reset_seconds=second + WINDOW_SECONDS + 1 - now)
+            for room, claim in zip(rooms, claims, strict=True)
+        ]
+        return Taking(granted, second)
+
+    def adjust_at(self, second: int, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._window(claim.name).add(second, claim.amount)
+
+    def _window(self, name: str) -> SlidingWindow:
+        window = self._windows.get(name)
+        if window is None:
+            window = self._windows[name] = SlidingWindow()
+            if len(self._windows) > NAMES_MAX:
+                self._windows.popitem(last=False)
+        else:
+            self._windows.move_to_end(name)
+        return window
