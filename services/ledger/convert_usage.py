@@ -24,7 +24,7 @@ from services.ledger.records import (
     UsageSource,
 )
 from tollgate.ledger.v1 import usage_pb2
-from tollgate.ledger.v1.usage_service_pb2 import RecordResult, RecordUsageRequest, RecordUsageResponse
+from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest, RecordUsageResponse
 
 RECORDS_MAX = 1_000
 QUANTITY_MAX = 10**12
@@ -168,13 +168,16 @@ def _usage_record(message: usage_pb2.UsageRecord, window: _Window) -> UsageRecor
 
 
 def receipt_to_proto(receipt: Receipt) -> RecordUsageResponse:
-    return RecordUsageResponse(
-        results=[
-            RecordResult(request_id=result.request_id, status=int(result.status), reason=result.reason)  # type: ignore[arg-type]
-            for result in receipt.results
-        ],
-        committed_sequence=receipt.committed_sequence,
-    )
+    response = RecordUsageResponse(committed_sequence=receipt.committed_sequence)
+    # Messages that are put together first and then given to the response are copied into it.
+    add = response.results.add
+    for request_id, status, reason in receipt.results:
+        result = add()
+        result.request_id = request_id
+        result.status = status  # type: ignore[assignment]
+        if reason:
+            result.reason = reason
+    return response
 
 
 def _request_ms(request_id: str) -> int:
@@ -250,13 +253,13 @@ def _attempts(sent: Sequence[usage_pb2.Attempt]) -> tuple[Attempt, ...]:
     return tuple(
         [
             Attempt(
-                _word(attempt.provider, "attempts.provider", WORD_LENGTH_MAX),
-                _word(attempt.upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
-                _known(_FUNDINGS, attempt.funding, "attempts.funding"),
-                _whole(attempt.status, "attempts.status", HTTP_STATUS_MAX),
-                _word(attempt.error_type, "attempts.error_type", WORD_LENGTH_MAX),
-                _whole(attempt.start_offset_ms, "attempts.start_offset_ms"),
-                _whole(attempt.latency_ms, "attempts.latency_ms"),
+                provider=_word(attempt.provider, "attempts.provider", WORD_LENGTH_MAX),
+                upstream_model=_word(attempt.upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
+                funding=_known(_FUNDINGS, attempt.funding, "attempts.funding"),
+                status=_whole(attempt.status, "attempts.status", HTTP_STATUS_MAX),
+                error_type=_word(attempt.error_type, "attempts.error_type", WORD_LENGTH_MAX),
+                start_offset_ms=_whole(attempt.start_offset_ms, "attempts.start_offset_ms"),
+                latency_ms=_whole(attempt.latency_ms, "attempts.latency_ms"),
             )
             for attempt in sent
         ]

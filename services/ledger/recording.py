@@ -13,6 +13,7 @@ from services.ledger.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError, price_call
 from services.ledger.records import Delivery, PricedRecord, Receipt, RecordResult, RecordStatus, UsageRecord
 from services.ledger.storage.ingest import CannotStoreError, Ingest
+from services.ledger.storage.usage import pack_record
 from services.ledger.storage.writer import DatabaseWriter
 
 # Pricing this many takes about as long as a short call may wait for its turn.
@@ -59,6 +60,8 @@ class UsageRecorder:
             if received.record is not None:
                 try:
                     received.priced = priced(received.record, book)
+                    # Now, while the writer waits for the database, and the record is at hand.
+                    received.row = pack_record(received.priced)
                 except AmountTooLargeError as error:
                     received.record, received.problem = None, f"usage costs too much: {error}"
             if number % RECORDS_AT_ONCE == 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from services.ledger.pricing import Funding, Outcome, OutputImages, PricedCall
 
@@ -50,9 +50,8 @@ class RecordStatus(IntEnum):
     INVALID = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at one provider, as `tollgate.ledger.v1.Attempt` describes it. Field names are those readers see."""
+class Attempt(TypedDict):
+    """One try at one provider, as `tollgate.ledger.v1.Attempt` describes it, and as readers find it in the record."""
 
     provider: str
     upstream_model: str
@@ -149,6 +148,8 @@ class Received:
     record: UsageRecord | None
     problem: str = ""
     priced: PricedRecord | None = None
+    # As the database takes it, where that was prepared ahead; empty where not.
+    row: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,9 +139,7 @@ def _unscaled(value: Decimal) -> tuple[int, int]:
     return unscaled, scale
 
 
-@lru_cache(maxsize=8192)
-def numeric_array(values: tuple[Decimal, ...]) -> bytes:
-    """Prices and discounts come in few combinations."""
+def numeric_array(values: Sequence[Decimal | int]) -> bytes:
     if not values:
         return bytes_field(struct.pack("!iiI", 0, 0, _NUMERIC_OID))
     head = struct.pack("!iiIii", 1, 0, _NUMERIC_OID, len(values), 1)

@@ -170,8 +170,7 @@ class _Batch:
         if not new:
             return
         records = [one.priced for one in new]
-        placed = [(self._keeping[one.record.organization_id].retention_class, one) for one in records]
-        usage.copy_records(self._connection, placed, self._batch_id)
+        usage.copy_records(self._connection, map(self._row, new), self._batch_id)
         hours = add_up(records)
         usage.add_figures(self._connection, hours)
         daily.add_records(self._connection, records_by_day(hours))
@@ -180,6 +179,11 @@ class _Batch:
         books.post(
             self._connection, charges, lambda organization_id, balances: self._entry(charges[organization_id], balances)
         )
+
+    def _row(self, one: _Candidate) -> tuple[int, bytes]:
+        """The retention class and the packed row."""
+        keeping = self._keeping[one.priced.record.organization_id]
+        return keeping.retention_class, one.received.row or usage.pack_record(one.priced)
 
     def _entry(self, due: Charge, balances: Balances) -> books.Entry:
         return books.Entry(EntryKind.USAGE, str(self._batch_id), self._receipt_time, charge(due, balances))

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from operator import attrgetter
-from typing import NamedTuple
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 
-from services.ledger.pricing import CostLine
+from services.ledger.pricing import CostLine, Line
 from services.ledger.records import PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
 from services.ledger.storage import copy_binary, daily
@@ -126,7 +127,7 @@ _COLUMNS = """
     input_images, web_searches, output_images, cached_input_image_tokens,
     project_id, workflow, requested_model, model, provider, error_type, service_tier,
     flags, discount, metadata, attempts, output_image_kinds,
-    line, line_quantity, line_cost_pico, line_list_cost_pico, line_charged, line_unit_price, line_discount
+    line, line_charged, line_unit_price, line_discount, line_quantity, line_cost_pico, line_list_cost_pico
 """
 _COPY_RECORDS = f"COPY ledger.usage_record ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 _RECORD_ROW_HEAD = copy_binary.row_head(_COLUMNS.count(",") + 1)
@@ -140,23 +141,27 @@ _NO_USAGE = copy_binary.NULL * 15
 _INT4, _INT8 = FixedFields("int4"), FixedFields("int8")
 _FLAGS = FixedArrays("int2")
 _NO_FLAGS = _FLAGS(())
-_LINES = FixedArrays("int2", "int8", "int8", "int8", "bool")
-_PARTS_OF_LINE = attrgetter("line", "quantity", "cost_pico", "list_cost_pico", "charged", "unit_price", "discount")
-_NO_LINES: tuple[tuple[object, ...], ...] = ((),) * 7
+_LINE_KINDS = FixedArrays("int2", "bool")
+_LINE_AMOUNTS = FixedArrays("int8", "int8", "int8")
+_NO_LINES: tuple[tuple[Any, ...], ...] = ((),) * len(CostLine._fields)
 _EMPTY_OBJECT = copy_binary.jsonb_field({})
 
 
-def copy_records(connection: Connection, records: Iterable[tuple[int, PricedRecord]], batch_id: UUID) -> None:
-    """Adds records, each with the retention class it belongs to. Their partitions must exist."""
+def copy_records(connection: Connection, records: Iterable[tuple[int, bytes]], batch_id: UUID) -> None:
+    """Adds records as `pack_record` makes them, each with its retention class. Their partitions must exist."""
     heads: dict[int, bytes] = {}
     rows = [copy_binary.BEGIN]
-    for retention_class, priced_record in records:
+    for retention_class, packed in records:
         head = heads.get(retention_class)
         if head is None:
             head = heads[retention_class] = _RECORD_ROW_HEAD + _PLACE_FIELDS(retention_class, batch_id.bytes)
-        rows.append(head)
-        rows += _record_fields(priced_record)
+        rows += (head, packed)
     _copy(connection, _COPY_RECORDS, rows)
+
+
+def pack_record(priced_record: PricedRecord) -> bytes:
+    """The record's row, but for what is known only when it is written."""
+    return b"".join(_record_fields(priced_record))
 
 
 def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
@@ -216,9 +221,19 @@ def _output_image_kinds(usage: RecordedUsage | None) -> bytes:
 
 
 def _line_fields(lines: Sequence[CostLine]) -> bytes:
-    columns = zip(*map(_PARTS_OF_LINE, lines), strict=True) if lines else _NO_LINES
-    *amounts, unit_prices, discounts = columns
-    return _LINES(*amounts) + copy_binary.numeric_array(unit_prices) + copy_binary.numeric_array(discounts)
+    columns = zip(*lines, strict=True) if lines else _NO_LINES
+    # In the order of a CostLine's fields.
+    kinds, quantities, unit_prices, discounts, costs, list_costs, charged = columns
+    return _line_terms(kinds, charged, unit_prices, discounts) + _LINE_AMOUNTS(quantities, costs, list_costs)
+
+
+@lru_cache(maxsize=8_192)
+def _line_terms(
+    kinds: tuple[Line, ...], charged: tuple[bool, ...], unit_prices: tuple[Decimal, ...], discounts: tuple[Decimal, ...]
+) -> bytes:
+    """What calls of one kind have in common."""
+    prices = copy_binary.numeric_array(unit_prices) + copy_binary.numeric_array(discounts)
+    return _LINE_KINDS(kinds, charged) + prices
 
 
 # Figures
