@@ -10,3 +10,14 @@ BATCH_RECORDS = Histogram(
 )
 BATCH_SECONDS = Histogram("tollgate_ledger_batch_seconds", "How long writing one batch took, retries included.")
 WAITING_RECORDS = Gauge("tollgate_ledger_waiting_records", "Records that wait to be written.")
+EXPIRED_ROWS = Counter("tollgate_ledger_expired_rows_total", "Rows that expired and left the disk.", ("kind",))
+RETENTION_LEADER = Gauge("tollgate_ledger_retention_leader", "1 in the ledger that lets things expire.")
+RETENTION_FAILURES = Counter("tollgate_ledger_retention_failures_total", "Passes of retention that broke off.")
+RETENTION_PROBLEMS = Gauge(
+    "tollgate_ledger_retention_problems",
+    "Days of organizations that must not expire, because they are not what was recorded.",
+)
+RETENTION_OVERDUE_SECONDS = Gauge(
+    "tollgate_ledger_retention_overdue_seconds",
+    "How long the oldest detail has been on disk beyond its time; 0 while everything goes in time.",
+)

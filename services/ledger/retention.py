@@ -82,11 +82,11 @@ def end_of(day: date) -> datetime:
     return datetime.combine(day, time(), UTC) + DAY
 
 
-def has_expired(place: Place, now: datetime) -> bool:
-    """Whether nobody may see any of what lies there, as long as those who were promised longer have been moved."""
-    return now >= end_of(place.day) + place.retention_class * DAY
+def expiry_of(place: Place) -> datetime:
+    """From when on nobody sees any of what lies there, but for those who were promised longer since."""
+    return end_of(place.day) + place.retention_class * DAY
 
 
-def keys_have_expired(day: date, now: datetime) -> bool:
-    """Whether no repeat of a record whose id is of this day needs to be recognised any more."""
-    return now >= end_of(day) + KEY_DAYS * DAY
+def expiry_of_keys(day: date) -> datetime:
+    """From when on no repeat of a record whose id is of this day needs to be recognised."""
+    return end_of(day) + KEY_DAYS * DAY

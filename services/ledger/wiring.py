@@ -23,6 +23,7 @@ from services.ledger.account_reading import AccountReader
 from services.ledger.billing import Billing
 from services.ledger.catalogue_loading import load_catalogue
 from services.ledger.directory import Directory
+from services.ledger.expiring import Expirer
 from services.ledger.key_keeping import KeyKeeper
 from services.ledger.keys import new_api_key_secret
 from services.ledger.price_keeping import CurrentPrices, PriceKeeper
@@ -84,6 +85,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     ingest = Ingest()
     prices = CurrentPrices(database)
     recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
+    expirer = Expirer(DatabaseWriter(settings.database_url), clock=_now, holder=new_uuid7())
     accounts = AccountKeeper(database, clock=_now, new_id=new_uuid7)
     keys = KeyKeeper(
         database,
@@ -99,7 +101,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
         if settings.operator_key is not None:
             await keys.seed_operator_key(settings.operator_key)
         recorder.start()
-        async with _in_background(prices.follow(), _keep_partitions(writer, ingest)):
+        async with _in_background(prices.follow(), _keep_partitions(writer, ingest), expirer.follow()):
             yield [
                 Service(
                     usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"],
@@ -133,6 +135,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                 ),
             ]
     finally:
+        await expirer.close()
         await recorder.close()
         writer.close()
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 class DatabaseWriter:
     """Runs transactions one after the other. Lives from the start of the service to `close`."""
 
-    def __init__(self, database_url: str, prepare_session: Callable[[Connection], None]) -> None:
+    def __init__(self, database_url: str, prepare_session: Callable[[Connection], None] | None = None) -> None:
         self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._prepare_session = prepare_session
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
@@ -67,7 +67,8 @@ class DatabaseWriter:
                 connect_timeout=CONNECT_SECONDS,
                 options=f"-c statement_timeout={STATEMENT_SECONDS}s -c timezone=UTC",
             )
-            self._prepare_session(connection)
+            if self._prepare_session is not None:
+                self._prepare_session(connection)
             self._connection = connection
         return self._connection
 
