@@ -172,6 +172,8 @@ class _RecordFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordFlag
     """The request id's time was up to five minutes ahead of the ledger's clock; the receipt time was taken."""
     RECORD_FLAG_IMPORTED: _RecordFlag.ValueType  # 4
     """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
+    RECORD_FLAG_PAYLOAD_TRUNCATED: _RecordFlag.ValueType  # 5
+    """The organization retains payloads, and not all of this one could be kept: a body was too large, or disk was short."""
 
 class RecordFlag(_RecordFlag, metaclass=_RecordFlagEnumTypeWrapper):
     """What is unusual about a record. A record may carry several."""
@@ -186,6 +188,8 @@ RECORD_FLAG_TIME_IN_FUTURE: RecordFlag.ValueType  # 3
 """The request id's time was up to five minutes ahead of the ledger's clock; the receipt time was taken."""
 RECORD_FLAG_IMPORTED: RecordFlag.ValueType  # 4
 """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
+RECORD_FLAG_PAYLOAD_TRUNCATED: RecordFlag.ValueType  # 5
+"""The organization retains payloads, and not all of this one could be kept: a body was too large, or disk was short."""
 Global___RecordFlag: _TypeAlias = RecordFlag  # noqa: Y015
 
 @_typing.final
@@ -351,6 +355,52 @@ class Attempt(_message.Message):
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
+class Payload(_message.Message):
+    """What a client asked and was answered, for organizations that retain payloads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_BODY_FIELD_NUMBER: _builtins.int
+    REQUEST_CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    REQUEST_TRUNCATED_FIELD_NUMBER: _builtins.int
+    RESPONSE_BODY_FIELD_NUMBER: _builtins.int
+    RESPONSE_CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    RESPONSE_TRUNCATED_FIELD_NUMBER: _builtins.int
+    request_body: _builtins.bytes
+    """The body of the request as the client sent it, compressed with zlib (RFC 1950). Empty when there was none. At most
+    256 KiB compressed; what is beyond that, or beyond 1 MiB of the body, is left out.
+    """
+    request_content_type: _builtins.str
+    """The media type of the request: `application/json`. At most 128 characters."""
+    request_truncated: _builtins.bool
+    """True when `request_body` is only its beginning."""
+    response_body: _builtins.bytes
+    """The body of the answer as the client was sent it, compressed and bounded like the request's. Of a stream, all its
+    events one after the other.
+    """
+    response_content_type: _builtins.str
+    """The media type of the answer: `application/json`, `text/event-stream`. At most 128 characters."""
+    response_truncated: _builtins.bool
+    """True when `response_body` is only its beginning."""
+    def __init__(
+        self,
+        *,
+        request_body: _builtins.bytes = ...,
+        request_content_type: _builtins.str = ...,
+        request_truncated: _builtins.bool = ...,
+        response_body: _builtins.bytes = ...,
+        response_content_type: _builtins.str = ...,
+        response_truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_body", b"request_body", "request_content_type", b"request_content_type", "request_truncated", b"request_truncated", "response_body", b"response_body", "response_content_type", b"response_content_type", "response_truncated", b"response_truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Payload: _TypeAlias = Payload  # noqa: Y015
+
+@_typing.final
 class UsageRecord(_message.Message):
     """Everything billing needs to know of one client call."""
 
@@ -402,6 +452,7 @@ class UsageRecord(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
     PAYLOAD_RETAINED_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUIDv7, made by the router when the call arrives. Its time decides the day the record is kept under. The same id
     with the same content is recorded once, whoever sends it and however often.
@@ -466,6 +517,12 @@ class UsageRecord(_message.Message):
     def flags(self) -> _containers.RepeatedScalarFieldContainer[Global___RecordFlag.ValueType]:
         """What is unusual about it."""
 
+    @_builtins.property
+    def payload(self) -> Global___Payload:
+        """What was asked and answered. Never sent unless `payload_retained`, and not kept without it. No part of what makes
+        two records the same.
+        """
+
     def __init__(
         self,
         *,
@@ -495,10 +552,11 @@ class UsageRecord(_message.Message):
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         flags: _abc.Iterable[Global___RecordFlag.ValueType] | None = ...,
         payload_retained: _builtins.bool = ...,
+        payload: Global___Payload | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "start_time", b"start_time", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "payload", b"payload", "start_time", b"start_time", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "api_key_id", b"api_key_id", "attempts", b"attempts", "cache_hit", b"cache_hit", "endpoint", b"endpoint", "error_type", b"error_type", "flags", b"flags", "funding", b"funding", "latency_ms", b"latency_ms", "metadata", b"metadata", "model", b"model", "organization_id", b"organization_id", "outcome", b"outcome", "payload_retained", b"payload_retained", "project_id", b"project_id", "provider", b"provider", "request_id", b"request_id", "requested_model", b"requested_model", "sequence", b"sequence", "service_tier", b"service_tier", "start_time", b"start_time", "status", b"status", "streamed", b"streamed", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage", "usage_source", b"usage_source", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "api_key_id", b"api_key_id", "attempts", b"attempts", "cache_hit", b"cache_hit", "endpoint", b"endpoint", "error_type", b"error_type", "flags", b"flags", "funding", b"funding", "latency_ms", b"latency_ms", "metadata", b"metadata", "model", b"model", "organization_id", b"organization_id", "outcome", b"outcome", "payload", b"payload", "payload_retained", b"payload_retained", "project_id", b"project_id", "provider", b"provider", "request_id", b"request_id", "requested_model", b"requested_model", "sequence", b"sequence", "service_tier", b"service_tier", "start_time", b"start_time", "status", b"status", "streamed", b"streamed", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage", "usage_source", b"usage_source", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__time_to_first_token_ms: _TypeAlias = _typing.Literal["time_to_first_token_ms"]  # noqa: Y015
     _WhichOneofArgType__time_to_first_token_ms: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms"]  # noqa: Y015

@@ -281,6 +281,12 @@ class GetRequestResponse(_message.Message):
     SAVED_EXACT_FIELD_NUMBER: _builtins.int
     UNPRICED_FIELD_NUMBER: _builtins.int
     FLAGS_FIELD_NUMBER: _builtins.int
+    REQUEST_BODY_FIELD_NUMBER: _builtins.int
+    RESPONSE_BODY_FIELD_NUMBER: _builtins.int
+    REQUEST_CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    RESPONSE_CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    REQUEST_BODY_IS_BASE64_FIELD_NUMBER: _builtins.int
+    RESPONSE_BODY_IS_BASE64_FIELD_NUMBER: _builtins.int
     usage_source: _builtins.str
     """`reported`, `estimated`, or empty when no usage is known."""
     discount: _builtins.str
@@ -295,6 +301,20 @@ class GetRequestResponse(_message.Message):
     """What the discount saved, in USD, a decimal string."""
     unpriced: _builtins.bool
     """True when no price was known for the model."""
+    request_body: _builtins.str
+    """What the client sent, where the organization retains payloads. Empty otherwise. Text as it was; anything else in
+    base64. With the flag `payload_truncated` it may be only the beginning.
+    """
+    response_body: _builtins.str
+    """What the client was sent, like `request_body`. Of a stream, all its events one after the other."""
+    request_content_type: _builtins.str
+    """The media type of `request_body`; empty without one."""
+    response_content_type: _builtins.str
+    """The media type of `response_body`; empty without one."""
+    request_body_is_base64: _builtins.bool
+    """True when `request_body` is in base64."""
+    response_body_is_base64: _builtins.bool
+    """True when `response_body` is in base64."""
     @_builtins.property
     def request(self) -> Global___RequestSummary:
         """The call as in a list."""
@@ -313,7 +333,7 @@ class GetRequestResponse(_message.Message):
 
     @_builtins.property
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is unusual about the record: `usage_clamped`, `recovered`, `time_in_future`."""
+        """What is unusual about the record: `usage_clamped`, `recovered`, `time_in_future`, `imported`, `payload_truncated`."""
 
     def __init__(
         self,
@@ -330,10 +350,16 @@ class GetRequestResponse(_message.Message):
         saved_exact: _builtins.str = ...,
         unpriced: _builtins.bool = ...,
         flags: _abc.Iterable[_builtins.str] | None = ...,
+        request_body: _builtins.str = ...,
+        response_body: _builtins.str = ...,
+        request_content_type: _builtins.str = ...,
+        response_content_type: _builtins.str = ...,
+        request_body_is_base64: _builtins.bool = ...,
+        response_body_is_base64: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_exact", b"charged_exact", "cost_exact", b"cost_exact", "cost_lines", b"cost_lines", "discount", b"discount", "flags", b"flags", "price_version", b"price_version", "request", b"request", "saved_exact", b"saved_exact", "unpriced", b"unpriced", "usage", b"usage", "usage_source", b"usage_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "charged_exact", b"charged_exact", "cost_exact", b"cost_exact", "cost_lines", b"cost_lines", "discount", b"discount", "flags", b"flags", "price_version", b"price_version", "request", b"request", "request_body", b"request_body", "request_body_is_base64", b"request_body_is_base64", "request_content_type", b"request_content_type", "response_body", b"response_body", "response_body_is_base64", b"response_body_is_base64", "response_content_type", b"response_content_type", "saved_exact", b"saved_exact", "unpriced", b"unpriced", "usage", b"usage", "usage_source", b"usage_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
