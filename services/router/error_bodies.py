@@ -16,6 +16,7 @@ STATUS_BY_REASON: Mapping[str, int] = {
     "NOT_FOUND": 404,
     "MODEL_NOT_FOUND": 404,
     "TOO_LARGE": 413,
+    "IDEMPOTENCY_KEY_REUSED": 422,
     "RATE_LIMITED": 429,
     "PROVIDER_FAILED": 502,
     "SERVICE_UNAVAILABLE": 503,
@@ -38,8 +39,12 @@ def status_of(error: DomainError) -> int:
     return STATUS_BY_REASON[error.reason]
 
 
-def error_body(status: int, code: str, message: str) -> bytes:
-    """The documented body. `message` is there twice, for clients of the activity family."""
+def error_body(status: int, code: str, message: str, beside: Mapping[str, str] | None = None) -> bytes:
+    """The documented body, with more members beside `error` where a format has some.
+
+    `message` is there twice, for clients of the activity family.
+    """
     # Any other 4xx is the request's fault too.
     kind = _TYPE_BY_STATUS.get(status, "invalid_request_error")
-    return orjson.dumps({"error": {"message": message, "type": kind, "code": code}, "message": message})
+    error = {"message": message, "type": kind, "code": code}
+    return orjson.dumps({**(beside or {}), "error": error, "message": message})

@@ -10,7 +10,7 @@ from services.common.errors import InvalidRequestError
 from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
 from services.router.formats.event_stream import Part, StreamReader, data_of, parse_event
-from services.router.formats.members import optional_member
+from services.router.formats.members import objects, optional_member
 from services.router.usage import service_tier_served, usage_from_openai
 
 END_MARKER = b"[DONE]"
@@ -52,7 +52,7 @@ class ChatCompletions(Endpoint):
             body=body,
             usage=usage_from_openai(report) if isinstance(report, dict) else None,
             service_tier=service_tier_served(message),
-            text=lambda: "".join(text_of_message(each.get("message")) for each in _objects(choices)),
+            text=lambda: "".join(text_of_message(each.get("message")) for each in objects(choices)),
         )
 
     def stream_reader(self, request: ModelRequest) -> StreamReader:
@@ -104,18 +104,12 @@ def _texts(message: object) -> Iterable[str]:
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            yield from (part["text"] for part in _objects(value) if isinstance(part.get("text"), str))
-    tool_calls = message.get("tool_calls")
-    for call in _objects(tool_calls if isinstance(tool_calls, list) else []):
+            yield from (part["text"] for part in objects(value) if isinstance(part.get("text"), str))
+    for call in objects(message.get("tool_calls")):
         function = call.get("function")
         if isinstance(function, dict):
             yield from (text for text in (function.get("name"), function.get("arguments")) if isinstance(text, str))
 
 
 def _choices(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    choices = message.get("choices")
-    return _objects(choices) if isinstance(choices, list) else []
-
-
-def _objects(values: list[Any]) -> list[dict[str, Any]]:
-    return [each for each in values if isinstance(each, dict)]
+    return objects(message.get("choices"))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import orjson
 
+from services.common.errors import InvalidRequestError
 from services.router.error_bodies import error_body
 from services.router.estimation import Tokenizer
 from services.router.formats.event_stream import StreamReader
@@ -90,6 +91,7 @@ class Endpoint(ABC):
     # The format of the providers that speak it themselves, and its path there, after the base URL.
     native_format: ClassVar[str] = "openai"
     upstream_path: ClassVar[str]
+    has_streams: ClassVar[bool] = True
     # Headers of clients that mean something to such providers.
     forwarded_headers: ClassVar[tuple[str, ...]] = ()
 
@@ -98,6 +100,8 @@ class Endpoint(ABC):
         members = parse_members(body)
         self.check(members)
         streamed = optional_member(members, "stream", bool, False)
+        if streamed and not self.has_streams:
+            raise InvalidRequestError("stream", "must be false here")
         usage_wanted = self.wants_usage(members)
         return ModelRequest(
             endpoint=self,
@@ -139,6 +143,6 @@ class Endpoint(ABC):
         """What a client of this format is told when its call fails."""
         return error_body(status, code, message)
 
-    @abstractmethod
     def error_event(self, code: str, message: str) -> bytes:
         """How a stream in this format says that it goes wrong; the official SDKs raise it as an error."""
+        raise NotImplementedError(f"{self.path} has no streams")

@@ -50,4 +50,9 @@ def project_id_of(members: Mapping[str, Any]) -> str:
     return project_id
 
 
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects in a list; none when it is no list."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 _JSON_NAMES: Mapping[type, str] = {dict: "object", bool: "boolean", str: "string", int: "whole number", list: "list"}

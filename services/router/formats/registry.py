@@ -3,20 +3,28 @@
 from collections.abc import Mapping
 
 from services.router.formats.chat_completions import ChatCompletions
+from services.router.formats.embeddings import Embeddings
 from services.router.formats.endpoint import Endpoint
 from services.router.formats.exchange import Exchange
+from services.router.formats.image_generations import ImageGenerations
+from services.router.formats.messages import Messages
 from services.router.formats.native import NativeExchange
+from services.router.formats.responses import Responses
 
 CHAT_COMPLETIONS = ChatCompletions()
+RESPONSES = Responses()
+EMBEDDINGS = Embeddings()
+IMAGE_GENERATIONS = ImageGenerations()
+MESSAGES = Messages()
 
-ENDPOINTS: tuple[Endpoint, ...] = (CHAT_COMPLETIONS,)
+ENDPOINTS: tuple[Endpoint, ...] = (CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS, IMAGE_GENERATIONS, MESSAGES)
 ENDPOINT_BY_PATH: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
 _NATIVE = {(endpoint.name, endpoint.native_format): NativeExchange(endpoint) for endpoint in ENDPOINTS}
 _EXCHANGES: Mapping[tuple[str, str], Exchange] = {**_NATIVE}
 
 # What a provider may speak.
-PROVIDER_FORMATS = ("openai",)
+PROVIDER_FORMATS = ("openai", "anthropic")
 
 
 def endpoints_of(provider_format: str) -> frozenset[str]:
