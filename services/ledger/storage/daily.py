@@ -64,7 +64,7 @@ def add_money(connection: Connection, money: Mapping[MoneyKey, Sums]) -> None:
             _LINE_FIELDS(key.funding, key.line, key.charged, key.price_version_id),
             copy_binary.numeric_field(key.discount),
             _INT8(line_count),
-            *map(copy_binary.numeric_field, amounts),
+            *map(copy_binary.integer_field, amounts),
         )
     rows.append(copy_binary.END)
     with connection.cursor().copy(_STAGE) as copy:

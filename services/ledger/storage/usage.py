@@ -166,7 +166,6 @@ def pack_record(priced_record: PricedRecord) -> bytes:
 
 def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
     record, priced = priced_record.record, priced_record.priced
-    text = copy_binary.text_field
     return (
         _RECORD_FIELDS(
             copy_binary.date_value(start_day(record)),
@@ -191,13 +190,15 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
         copy_binary.NULL if priced_record.price_version_id is None else _INT8(priced_record.price_version_id),
         copy_binary.NULL if record.time_to_first_token_ms is None else _INT4(record.time_to_first_token_ms),
         _NO_USAGE if record.usage is None else _usage_fields(record.usage),
-        text(record.project_id),
-        text(record.workflow),
-        text(record.requested_model),
-        text(record.model),
-        text(record.provider),
-        text(record.error_type),
-        text(record.service_tier),
+        _names(
+            record.project_id,
+            record.workflow,
+            record.requested_model,
+            record.model,
+            record.provider,
+            record.error_type,
+            record.service_tier,
+        ),
         _FLAGS(record.flags) if record.flags else _NO_FLAGS,
         copy_binary.numeric_field(priced_record.discount),
         copy_binary.jsonb_field(record.metadata) if record.metadata else _EMPTY_OBJECT,
@@ -205,6 +206,12 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
         _output_image_kinds(record.usage),
         _line_fields(priced.lines),
     )
+
+
+@lru_cache(maxsize=8_192)
+def _names(*names: str) -> bytes:
+    """What calls of one kind have in common."""
+    return b"".join(map(copy_binary.text_field, names))
 
 
 def _usage_fields(usage: RecordedUsage) -> bytes:
@@ -231,7 +238,7 @@ def _line_fields(lines: Sequence[CostLine]) -> bytes:
 def _line_terms(
     kinds: tuple[Line, ...], charged: tuple[bool, ...], unit_prices: tuple[Decimal, ...], discounts: tuple[Decimal, ...]
 ) -> bytes:
-    """What calls of one kind have in common."""
+    """What calls of one model have in common."""
     prices = copy_binary.numeric_array(unit_prices) + copy_binary.numeric_array(discounts)
     return _LINE_KINDS(kinds, charged) + prices
 

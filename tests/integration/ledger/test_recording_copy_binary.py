@@ -85,6 +85,13 @@ def test_numbers_come_back_exactly(connection: psycopg.Connection, number: int |
     assert found == number
 
 
+@pytest.mark.parametrize("number", [0, 1, 9_999, 10_000, 10**8, 10**12 + 1, 10**20 - 1, 10**20, 10**37, -1])
+def test_whole_numbers_come_back_as_they_are(connection: psycopg.Connection, number: int) -> None:
+    (found,) = stored(connection, "numeric", copy_binary.integer_field(number))
+
+    assert f"{found:f}" == str(number)
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [
