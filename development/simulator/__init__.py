@@ -1,1 +1,1 @@
-"""A provider that is not there: the OpenAI and Anthropic wire formats, answered by rule instead of by a model."""
+"""A provider that is not there: the wire formats of OpenAI, Anthropic and Gemini, answered by rule, not by a model."""

@@ -7,12 +7,16 @@ Directives are words of the last message, `simulate:<name>=<value>`:
 
     tokens=20             length of the answer, in tokens
     prompt=1000           prompt tokens to report, whatever the text
-    cached=600            prompt_tokens_details.cached_tokens; may be more than the prompt, as a broken provider's
-    cache_write=100       tokens written to the cache (Anthropic format only)
-    reasoning=5           completion_tokens_details.reasoning_tokens
-    input_audio=3         prompt_tokens_details.audio_tokens
-    output_audio=3        completion_tokens_details.audio_tokens
+    cached=600            tokens read from the cache; may be more than the prompt, as a broken provider's
+    cache_write=100       tokens written to the cache
+    cache_write_1h=40     of these, for one hour (Anthropic format only)
+    reasoning=5           tokens of reasoning; shown as `thought-1 …` where the format shows thoughts
+    input_audio=3         tokens of audio in the prompt
+    output_audio=3        tokens of audio in the answer
+    searches=2            web searches made
     service_tier=flex     the tier to report as served
+    tool=weather          answer with a call of this tool, with the arguments {"city":"Ulm"}
+    finish=length         the reason for finishing, in the format's own words
     status=503            fail with this status, and a JSON error
     retry_after=7         with a failing status: the Retry-After header
     error_code=content_filter   with a failing status: the error's code
@@ -33,6 +37,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+ARGUMENTS = {"city": "Ulm"}
 _PREFIX = "simulate:"
 _TOKENS = 8
 _TOKENS_MAX = 100_000
@@ -51,6 +56,8 @@ class Behaviour:
     usage_wanted: bool
     prompt_tokens: int
     directives: Mapping[str, str]
+    # The whole request, for what only one format knows.
+    request: Mapping[str, Any]
 
     @property
     def completion_tokens(self) -> int:
@@ -60,6 +67,11 @@ class Behaviour:
     def reports_usage(self) -> bool:
         return self.directives.get("usage") != "no"
 
+    @property
+    def tool(self) -> str | None:
+        """The tool that the answer calls, if it does."""
+        return self.directives.get("tool")
+
     def number(self, name: str, default: int = 0) -> int:
         value = self.directives.get(name, "")
         return int(value) if value.isascii() and value.isdigit() else default
@@ -68,38 +80,65 @@ class Behaviour:
         return self.number(name) if name in self.directives else None
 
     def words(self) -> Iterator[str]:
-        """The answer, one token at a time; joined they are the whole text."""
+        """The answer, one token at a time; joined they are the whole text. Nothing where a tool is called instead."""
         word = "🚀" if self.directives.get("text") == "emoji" else "word"
-        for number in range(1, self.completion_tokens + 1):
-            yield f"{' ' if number > 1 else ''}{word}-{number}"
+        return _numbered(word, 0 if self.tool else self.completion_tokens)
+
+    def thoughts(self) -> Iterator[str]:
+        """The reasoning, one token at a time."""
+        return _numbered("thought", min(self.number("reasoning"), _TOKENS_MAX))
 
 
-def behaviour_for(request: Mapping[str, Any], instance: str) -> Behaviour:
-    """Reads a request of either format. Raises BadRequestError."""
-    messages = request.get("messages")
-    if not isinstance(request.get("model"), str) or not isinstance(messages, list) or not messages:
+def behaviour_for(
+    request: Mapping[str, Any],
+    instance: str,
+    prompts: Sequence[Any] | None = None,
+    *,
+    model: object = None,
+    streamed: bool | None = None,
+) -> Behaviour:
+    """Reads a request; its `messages`, or else what its format has for a prompt. Raises BadRequestError."""
+    prompts = request.get("messages") if prompts is None else prompts
+    model = request.get("model") if model is None else model
+    if not isinstance(model, str) or not isinstance(prompts, Sequence) or not prompts:
         raise BadRequestError("model and messages are needed")
-    words = [word for message in messages for word in _words(message)]
-    directives = _directives(_words(messages[-1]), instance)
-    prompt_tokens = len(words)
+    directives = _directives(words_of(prompts[-1]), instance)
+    prompt_tokens = sum(len(words_of(prompt)) for prompt in prompts)
     if directives.get("prompt", "").isdigit():
         prompt_tokens = int(directives["prompt"])
     options = request.get("stream_options") or {}
     return Behaviour(
-        model=request["model"],
-        streamed=request.get("stream") is True,
+        model=model,
+        streamed=request.get("stream") is True if streamed is None else streamed,
         usage_wanted=options.get("include_usage") is True,
         prompt_tokens=prompt_tokens,
         directives=directives,
+        request=request,
     )
 
 
-def _words(message: object) -> list[str]:
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, str):
-        return content.split()
-    parts = content if isinstance(content, list) else []
-    return [word for part in parts if isinstance(part, dict) for word in str(part.get("text", "")).split()]
+def words_of(said: object) -> list[str]:
+    """The words of a text, of a message, or of a part of one, however deep they are."""
+    if isinstance(said, str):
+        return said.split()
+    if isinstance(said, list):
+        return [word for each in said for word in words_of(each)]
+    if isinstance(said, dict):
+        inner = (said.get(name) for name in ("content", "text", "parts", "output", "functionResponse", "response"))
+        return [word for each in inner for word in words_of(each)]
+    return []
+
+
+def reject_unknown(request: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Raises BadRequestError as strict providers do, for members they do not know."""
+    unknown = sorted(set(request) - known)
+    if unknown:
+        raise BadRequestError(f"{unknown[0]}: extra inputs are not permitted")
+
+
+def _numbered(word: str, count: int) -> Iterator[str]:
+    for number in range(1, count + 1):
+        yield f"{' ' if number > 1 else ''}{word}-{number}"
 
 
 def _directives(words: Sequence[str], instance: str) -> dict[str, str]:

@@ -1,21 +1,28 @@
 """OpenAI chat completions: whole bodies, and the events of a stream."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from development.simulator.behaviour import Behaviour
+from development.simulator.behaviour import ARGUMENTS, Behaviour, behaviour_for
 
 _CREATED = 1_700_000_000
 _ID = "chatcmpl-simulated"
 END = b"data: [DONE]\n\n"
 
 
+def asked(request: Mapping[str, Any], instance: str) -> Behaviour:
+    """Raises BadRequestError."""
+    return behaviour_for(request, instance)
+
+
 def whole(behaviour: Behaviour) -> bytes:
     """The body of an answer."""
-    message = {"role": "assistant", "content": "".join(behaviour.words()), "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(behaviour.words()) or None, "refusal": None}
+    if behaviour.tool:
+        message["tool_calls"] = [_tool_call(behaviour.tool)]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(behaviour)}
     body = {**_head(behaviour, "chat.completion"), "choices": [choice]}
     if behaviour.reports_usage:
         body["usage"] = usage(behaviour)
@@ -23,9 +30,17 @@ def whole(behaviour: Behaviour) -> bytes:
 
 
 def tokens(behaviour: Behaviour) -> Iterator[bytes]:
-    """One event per token."""
+    """One event per token; a tool's arguments are two."""
     for word in behaviour.words():
         yield _event(behaviour, [{"index": 0, "delta": {"content": word}, "finish_reason": None}])
+    if behaviour.tool:
+        call = _tool_call(behaviour.tool)
+        arguments = call["function"]["arguments"]
+        call["function"]["arguments"] = ""
+        pieces = [{"index": 0, **call}]
+        pieces += [{"index": 0, "function": {"arguments": each}} for each in (arguments[:5], arguments[5:])]
+        for piece in pieces:
+            yield _event(behaviour, [{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}])
 
 
 def opening(behaviour: Behaviour) -> bytes:
@@ -35,7 +50,7 @@ def opening(behaviour: Behaviour) -> bytes:
 
 def closing(behaviour: Behaviour) -> bytes:
     """The reason for finishing, the usage where it is wanted, the end marker."""
-    events = [_event(behaviour, [{"index": 0, "delta": {}, "finish_reason": "stop"}])]
+    events = [_event(behaviour, [{"index": 0, "delta": {}, "finish_reason": _finish_reason(behaviour)}])]
     if behaviour.usage_wanted and behaviour.reports_usage:
         body = {**_head(behaviour, "chat.completion.chunk"), "choices": [], "usage": usage(behaviour)}
         events.append(b"data: " + orjson.dumps(body) + b"\n\n")
@@ -64,6 +79,20 @@ def error(status: int, code: str, message: str) -> bytes:
     """The body of a failure."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def error_event(status: int, code: str, message: str) -> bytes:
+    """A failure in mid-stream."""
+    return b"data: " + error(status, code, message) + b"\n\n"
+
+
+def _tool_call(name: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": orjson.dumps(ARGUMENTS).decode()}
+    return {"id": "call_simulated", "type": "function", "function": function}
+
+
+def _finish_reason(behaviour: Behaviour) -> str:
+    return behaviour.directives.get("finish", "tool_calls" if behaviour.tool else "stop")
 
 
 def _head(behaviour: Behaviour, kind: str) -> dict[str, Any]:
