@@ -83,7 +83,7 @@ class BillingServiceServicer:
     """
 
     def GrantCredits(self, request, context):
-        """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once.
+        """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once. What is owed is settled first.
 
         Fails with `ALREADY_EXISTS` when the id was used for another amount, kind or end, or for a correction.
         """

@@ -38,7 +38,7 @@ class BillingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BillingServiceAsyncStub: ...
     GrantCredits: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.GrantCreditsRequest, _billing_service_pb2.GrantCreditsResponse]
-    """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once.
+    """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once. What is owed is settled first.
 
     Fails with `ALREADY_EXISTS` when the id was used for another amount, kind or end, or for a correction.
     """
@@ -84,7 +84,7 @@ class BillingServiceAsyncStub(BillingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GrantCredits: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.GrantCreditsRequest, _billing_service_pb2.GrantCreditsResponse]  # type: ignore[assignment]
-    """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once.
+    """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once. What is owed is settled first.
 
     Fails with `ALREADY_EXISTS` when the id was used for another amount, kind or end, or for a correction.
     """
@@ -133,7 +133,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.GrantCreditsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.GrantCreditsResponse, _abc.Awaitable[_billing_service_pb2.GrantCreditsResponse]]:
-        """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once.
+        """Adds credits to an organization. Safe to retry: repeating a `grant_id` grants once. What is owed is settled first.
 
         Fails with `ALREADY_EXISTS` when the id was used for another amount, kind or end, or for a correction.
         """

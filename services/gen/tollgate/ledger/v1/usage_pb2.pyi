@@ -277,7 +277,7 @@ class Usage(_message.Message):
     """Web searches the provider made."""
     @_builtins.property
     def output_images(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputImages]:
-        """Generated images, counted apart, one entry per size and quality."""
+        """Generated images, counted apart, one entry per size and quality, at most 32."""
 
     def __init__(
         self,
@@ -462,7 +462,7 @@ class UsageRecord(_message.Message):
     organization_id: _builtins.str
     """The organization that called. UUID."""
     project_id: _builtins.str
-    """The project the call was made for: 1 to 64 letters, digits or `._:-`."""
+    """The project the call was made for: 1 to 64 letters, digits or `._:-`. Empty only on a refused call that named none."""
     api_key_id: _builtins.str
     """The key that called. UUID."""
     endpoint: Global___Endpoint.ValueType
@@ -470,9 +470,11 @@ class UsageRecord(_message.Message):
     requested_model: _builtins.str
     """The model as the client named it. At most 256 characters."""
     model: _builtins.str
-    """The canonical model that answered or was tried last, without its provider. Empty when none was tried."""
+    """The canonical model that answered or was tried last, without its provider. Empty when none was tried. At most 256
+    characters.
+    """
     provider: _builtins.str
-    """The provider that answered or was tried last. Empty when none was tried."""
+    """The provider that answered or was tried last. Empty when none was tried. At most 64 characters."""
     latency_ms: _builtins.int
     """Milliseconds from arrival to the last byte of the answer."""
     time_to_first_token_ms: _builtins.int
@@ -482,13 +484,13 @@ class UsageRecord(_message.Message):
     status: _builtins.int
     """The HTTP status the client was sent."""
     error_type: _builtins.str
-    """What went wrong, in one word; empty when nothing did."""
+    """What went wrong, in one word of at most 64 characters; empty when nothing did."""
     funding: Global___Funding.ValueType
     """Who pays the provider: a property of the answering attempt. For a refused call, what the project's mode says."""
     usage_source: Global___UsageSource.ValueType
     """Where `usage` comes from; unspecified when it is absent."""
     service_tier: _builtins.str
-    """The tier the provider served: `flex`, `priority`, `batch`. Empty for the ordinary one."""
+    """The tier the provider served: `flex`, `priority`, `batch`. Empty for the ordinary one. At most 64 characters."""
     streamed: _builtins.bool
     """True when the answer was streamed."""
     cache_hit: _builtins.bool
@@ -499,7 +501,7 @@ class UsageRecord(_message.Message):
     """True when the organization retains payloads, so that `DATA_STORAGE` is charged."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the call arrived. Decides which prices and discounts apply."""
+        """When the call arrived. Decides which prices and discounts apply, and in which hour it counts. At most 35 days ago."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
