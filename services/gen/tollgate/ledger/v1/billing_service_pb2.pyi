@@ -531,6 +531,7 @@ class GetBalanceResponse(_message.Message):
     PROMOTIONAL_FIELD_NUMBER: _builtins.int
     RECEIVABLE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """Whose balance."""
     balance: _builtins.str
@@ -545,6 +546,8 @@ class GetBalanceResponse(_message.Message):
     """The last ledger entry counted in, gap-free from 1 per organization. A decimal string. Credit that has just ended is
     left out of the amounts above even where its entry is still to come.
     """
+    held: _builtins.str
+    """Of the balance, what running calls have set aside, in USD. It is spent or free again when their records come."""
     def __init__(
         self,
         *,
@@ -554,10 +557,11 @@ class GetBalanceResponse(_message.Message):
         promotional: _builtins.str = ...,
         receivable: _builtins.str = ...,
         sequence: _builtins.str = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "organization_id", b"organization_id", "prepaid", b"prepaid", "promotional", b"promotional", "receivable", b"receivable", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "held", b"held", "organization_id", b"organization_id", "prepaid", b"prepaid", "promotional", b"promotional", "receivable", b"receivable", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

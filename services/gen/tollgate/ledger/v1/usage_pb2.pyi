@@ -453,6 +453,8 @@ class UsageRecord(_message.Message):
     FLAGS_FIELD_NUMBER: _builtins.int
     PAYLOAD_RETAINED_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUIDv7, made by the router when the call arrives. Its time decides the day the record is kept under. The same id
     with the same content is recorded once, whoever sends it and however often.
@@ -499,6 +501,12 @@ class UsageRecord(_message.Message):
     """What the client said it was doing, from `x-tollgate-workflow`. At most 64 characters."""
     payload_retained: _builtins.bool
     """True when the organization retains payloads, so that `DATA_STORAGE` is charged."""
+    lease_id: _builtins.str
+    """The credit lease that covers the call. UUID. Empty where nothing was reserved."""
+    reserved: _builtins.str
+    """What was reserved of that lease: the most the call could cost. USD, a decimal string; once recorded, the lease holds
+    that much less. Empty without a lease.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the call arrived. Decides which prices and discounts apply, and in which hour it counts. At most 35 days ago."""
@@ -555,10 +563,12 @@ class UsageRecord(_message.Message):
         flags: _abc.Iterable[Global___RecordFlag.ValueType] | None = ...,
         payload_retained: _builtins.bool = ...,
         payload: Global___Payload | None = ...,
+        lease_id: _builtins.str = ...,
+        reserved: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "payload", b"payload", "start_time", b"start_time", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "api_key_id", b"api_key_id", "attempts", b"attempts", "cache_hit", b"cache_hit", "endpoint", b"endpoint", "error_type", b"error_type", "flags", b"flags", "funding", b"funding", "latency_ms", b"latency_ms", "metadata", b"metadata", "model", b"model", "organization_id", b"organization_id", "outcome", b"outcome", "payload", b"payload", "payload_retained", b"payload_retained", "project_id", b"project_id", "provider", b"provider", "request_id", b"request_id", "requested_model", b"requested_model", "sequence", b"sequence", "service_tier", b"service_tier", "start_time", b"start_time", "status", b"status", "streamed", b"streamed", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage", "usage_source", b"usage_source", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms", "api_key_id", b"api_key_id", "attempts", b"attempts", "cache_hit", b"cache_hit", "endpoint", b"endpoint", "error_type", b"error_type", "flags", b"flags", "funding", b"funding", "latency_ms", b"latency_ms", "lease_id", b"lease_id", "metadata", b"metadata", "model", b"model", "organization_id", b"organization_id", "outcome", b"outcome", "payload", b"payload", "payload_retained", b"payload_retained", "project_id", b"project_id", "provider", b"provider", "request_id", b"request_id", "requested_model", b"requested_model", "reserved", b"reserved", "sequence", b"sequence", "service_tier", b"service_tier", "start_time", b"start_time", "status", b"status", "streamed", b"streamed", "time_to_first_token_ms", b"time_to_first_token_ms", "usage", b"usage", "usage_source", b"usage_source", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__time_to_first_token_ms: _TypeAlias = _typing.Literal["time_to_first_token_ms"]  # noqa: Y015
     _WhichOneofArgType__time_to_first_token_ms: _TypeAlias = _typing.Literal["_time_to_first_token_ms", b"_time_to_first_token_ms"]  # noqa: Y015
