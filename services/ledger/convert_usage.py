@@ -16,6 +16,7 @@ from services.ledger.records import (
     Attempt,
     Delivery,
     Endpoint,
+    Payload,
     Receipt,
     Received,
     RecordedUsage,
@@ -36,6 +37,9 @@ MODEL_LENGTH_MAX = 256
 WORD_LENGTH_MAX = 64
 OUTPUT_IMAGE_KINDS_MAX = 32
 HTTP_STATUS_MAX = 999
+# Compressed.
+BODY_BYTES_MAX = 256 * 1024
+CONTENT_TYPE_LENGTH_MAX = 128
 HASH_BYTES = 16
 # Texts that were found to be in order, remembered.
 CHECKED_MAX = 16_384
@@ -119,12 +123,26 @@ def received_from_proto(message: usage_pb2.UsageRecord, receipt_time: datetime) 
 
 def _received(message: usage_pb2.UsageRecord, window: _Window) -> Received:
     message.ClearField("sequence")
+    sent_payload = _taken_payload(message)
     content = message.SerializeToString(deterministic=True)
     content_hash = blake2b(content, digest_size=HASH_BYTES).digest()
     try:
-        return Received(message.request_id, content, content_hash, _usage_record(message, window))
+        received = Received(message.request_id, content, content_hash, _usage_record(message, window))
+        if sent_payload is not None and message.payload_retained:
+            received.payload = _payload(sent_payload)
+        return received
     except _ProblemError as error:
         return Received(message.request_id, content, content_hash, None, str(error))
+
+
+def _taken_payload(message: usage_pb2.UsageRecord) -> usage_pb2.Payload | None:
+    """The payload, out of the message: it must not be set aside with a record that cannot be taken, nor compared."""
+    if not message.HasField("payload"):
+        return None
+    payload = usage_pb2.Payload()
+    payload.CopyFrom(message.payload)
+    message.ClearField("payload")
+    return payload
 
 
 def _usage_record(message: usage_pb2.UsageRecord, window: _Window) -> UsageRecord:
@@ -238,6 +256,23 @@ def _output_images(sent: Iterable[usage_pb2.OutputImages]) -> tuple[OutputImages
     if any(not 1 <= kind.count <= QUANTITY_MAX for kind in kinds):
         raise _ProblemError(f"usage.output_images.count must be from 1 to {QUANTITY_MAX}")
     return kinds
+
+
+def _payload(sent: usage_pb2.Payload) -> Payload:
+    return Payload(
+        _body(sent.request_body, "payload.request_body"),
+        _word(sent.request_content_type, "payload.request_content_type", CONTENT_TYPE_LENGTH_MAX),
+        sent.request_truncated,
+        _body(sent.response_body, "payload.response_body"),
+        _word(sent.response_content_type, "payload.response_content_type", CONTENT_TYPE_LENGTH_MAX),
+        sent.response_truncated,
+    )
+
+
+def _body(compressed: bytes, name: str) -> bytes:
+    if len(compressed) > BODY_BYTES_MAX:
+        raise _ProblemError(f"{name} may have at most {BODY_BYTES_MAX} bytes, compressed")
+    return compressed
 
 
 def _usage_source(number: int, has_usage: bool) -> UsageSource:

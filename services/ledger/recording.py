@@ -18,6 +18,8 @@ from services.ledger.storage.writer import DatabaseWriter
 
 # Pricing this many takes about as long as a short call may wait for its turn.
 RECORDS_AT_ONCE = 50
+# So many bytes of payload wait, and are written, like one record more: about what a record takes.
+PAYLOAD_BYTES_PER_RECORD = 4_096
 # A record's cost is a BIGINT, like that of each of its lines.
 COST_PICO_MAX = 2**63 - 1
 
@@ -66,7 +68,7 @@ class UsageRecorder:
                     received.record, received.problem = None, f"usage costs too much: {error}"
             if number % RECORDS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        receipt = await self._batcher.submit(delivery, len(delivery.received))
+        receipt = await self._batcher.submit(delivery, _weight(delivery))
         _count(receipt)
         return receipt
 
@@ -108,6 +110,12 @@ def _count(receipt: Receipt) -> None:
         count = statuses.count(status)
         if count:
             RECORDS.labels(status.name).inc(count)
+
+
+def _weight(delivery: Delivery) -> int:
+    """What it adds to a batch, in records."""
+    payload_bytes = sum(received.payload.size for received in delivery.received if received.payload is not None)
+    return len(delivery.received) + payload_bytes // PAYLOAD_BYTES_PER_RECORD
 
 
 def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:

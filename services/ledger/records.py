@@ -39,6 +39,7 @@ class RecordFlag(IntEnum):
     USAGE_CLAMPED = 1
     RECOVERED = 2
     TIME_IN_FUTURE = 3
+    PAYLOAD_TRUNCATED = 5
 
 
 class RecordStatus(IntEnum):
@@ -134,13 +135,28 @@ class PricedRecord(NamedTuple):
     discount: Decimal
 
 
+class Payload(NamedTuple):
+    """What was asked and answered, as `tollgate.ledger.v1.Payload` describes it. Bodies are compressed."""
+
+    request_body: bytes
+    request_content_type: str
+    request_truncated: bool
+    response_body: bytes
+    response_content_type: str
+    response_truncated: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.request_body) + len(self.response_body)
+
+
 @dataclass(slots=True)
 class Received:
     """One record of a delivery, on its way into the books."""
 
     # As sent, whatever it is.
     request_id: str
-    # The record as sent but for its sequence, in one canonical order of bytes.
+    # The record as sent but for its sequence and payload, in one canonical order of bytes.
     content: bytes
     # Of the content. Two records of the same id and the same hash are the same record.
     content_hash: bytes
@@ -150,6 +166,7 @@ class Received:
     priced: PricedRecord | None = None
     # As the database takes it, where that was prepared ahead; empty where not.
     row: bytes = b""
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

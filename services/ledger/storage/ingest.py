@@ -14,18 +14,32 @@ from services.common.uuid7 import new_uuid7
 from services.ledger.daily import money_by_day, records_by_day
 from services.ledger.errors import SequenceGapError
 from services.ledger.journal import Balances, Charge, EntryKind, charge
-from services.ledger.records import Delivery, PricedRecord, Receipt, Received, RecordResult, RecordStatus, UsageRecord
+from services.ledger.records import (
+    Delivery,
+    Payload,
+    PricedRecord,
+    Receipt,
+    Received,
+    RecordResult,
+    RecordStatus,
+    UsageRecord,
+)
 from services.ledger.retention import Place
 from services.ledger.rollups import add_up
 from services.ledger.storage import books, daily, partitions, usage
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
 from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
 from services.ledger.storage.partitions import Partition, Partitions
+from services.ledger.storage.payloads import copy_payloads
 from services.ledger.storage.usage import KeyOfRecord
 
 # What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
 # our checks; should it, then one record must not hold up all that come after it.
 _CANNOT_STORE = (errors.DataError, errors.CheckViolation, struct.error, OverflowError, UnicodeError)
+
+
+# A partition may be dropped between being made sure of and being written to: late records come to days that expire.
+PARTITION_TRIES = 5
 
 
 class CannotStoreError(Exception):
@@ -46,18 +60,26 @@ class Ingest:
         Raises what the database raises. Then nothing was recorded, or the answer to the commit was lost: doing the same
         again is right in both cases. Raises CannotStoreError when it is of no use.
         """
-        try:
-            records = _records(deliveries)
-            keeping = find_keeping(connection, {record.organization_id for record in records})
-            self._partitions.ensure(connection, _partitions(records, keeping))
-            with connection.transaction():
-                return _Batch(connection, receipt_time, keeping).record(deliveries)
-        except _CANNOT_STORE as error:
-            self._partitions.forget()
-            raise CannotStoreError(str(error).partition("\n")[0]) from error
-        except psycopg.Error:
-            self._partitions.forget()
-            raise
+        for tries_left in reversed(range(PARTITION_TRIES)):
+            try:
+                return self._record(connection, deliveries, receipt_time)
+            except _CANNOT_STORE as error:
+                self._partitions.forget()
+                if not (tries_left and _was_dropped(error)):
+                    raise CannotStoreError(str(error).partition("\n")[0]) from error
+            except psycopg.Error:
+                self._partitions.forget()
+                raise
+        raise AssertionError("the last try returns or raises")
+
+    def _record(
+        self, connection: Connection, deliveries: Sequence[Delivery], receipt_time: datetime
+    ) -> list[Receipt | DomainError]:
+        received = [one for delivery in deliveries for one in delivery.received if one.record is not None]
+        keeping = find_keeping(connection, {one.record.organization_id for one in received if one.record is not None})
+        self._partitions.ensure(connection, _partitions(received, keeping))
+        with connection.transaction():
+            return _Batch(connection, receipt_time, keeping).record(deliveries)
 
     def prepare_days(self, connection: Connection, today: date) -> None:
         """Makes the partitions of today and tomorrow, so that midnight finds its own."""
@@ -171,13 +193,19 @@ class _Batch:
             return
         records = [one.priced for one in new]
         usage.copy_records(self._connection, map(self._row, new), self._batch_id)
+        retained = [payload for one in new if (payload := self._payload(one)) is not None]
+        if retained:
+            copy_payloads(self._connection, retained)
         hours = add_up(records)
         usage.add_figures(self._connection, hours)
         daily.add_records(self._connection, records_by_day(hours))
         daily.add_money(self._connection, money_by_day(records))
         charges = _charges(records)
         books.post(
-            self._connection, charges, lambda organization_id, balances: self._entry(charges[organization_id], balances)
+            self._connection,
+            charges,
+            self._receipt_time,
+            lambda organization_id, balances: self._entry(charges[organization_id], balances),
         )
 
     def _row(self, one: _Candidate) -> tuple[int, bytes]:
@@ -185,8 +213,15 @@ class _Batch:
         keeping = self._keeping[one.priced.record.organization_id]
         return keeping.retention_class, one.received.row or usage.pack_record(one.priced)
 
+    def _payload(self, one: _Candidate) -> tuple[int, UsageRecord, Payload] | None:
+        """What is retained of a record. Nothing once its organization wants that no more, whatever was sent."""
+        record, keeping = one.priced.record, self._keeping[one.priced.record.organization_id]
+        if one.received.payload is None or not keeping.payload_retained:
+            return None
+        return keeping.retention_class, record, one.received.payload
+
     def _entry(self, due: Charge, balances: Balances) -> books.Entry:
-        return books.Entry(EntryKind.USAGE, str(self._batch_id), self._receipt_time, charge(due, balances))
+        return books.Entry(EntryKind.USAGE, str(self._batch_id), charge(due, balances))
 
     def _outcome(self, delivery: Delivery, admitted: list[_Candidate] | DomainError) -> Receipt | DomainError:
         if isinstance(admitted, DomainError):
@@ -202,18 +237,32 @@ def _log_of(delivery: Delivery) -> Log | None:
     return None if delivery.producer_id is None else Log(delivery.producer_id, delivery.epoch)
 
 
-def _records(deliveries: Iterable[Delivery]) -> list[UsageRecord]:
-    every = (received.record for delivery in deliveries for received in delivery.received)
-    return [record for record in every if record is not None]
-
-
-def _partitions(records: Iterable[UsageRecord], keeping: Mapping[str, Keeping]) -> set[Partition]:
+def _partitions(received: Iterable[Received], keeping: Mapping[str, Keeping]) -> set[Partition]:
     """Where these records go. A key's day is that of its id, which is all that a repeat is known by."""
-    key_days = {record.request_day for record in records}
-    kept = (record for record in records if record.organization_id in keeping)
-    places = {(keeping[record.organization_id].retention_class, usage.start_day(record)) for record in kept}
-    wanted = {partitions.of_keys(usage.date_of(day)) for day in key_days}
-    return wanted | {partitions.of_detail(Place(one, usage.date_of(day))) for one, day in places}
+    key_days: set[int] = set()
+    places: set[tuple[int, int]] = set()
+    payload_places: set[tuple[int, int]] = set()
+    for one in received:
+        record = one.record
+        if record is None:
+            continue
+        key_days.add(record.request_day)
+        kept = keeping.get(record.organization_id)
+        if kept is not None:
+            place = (kept.retention_class, usage.start_day(record))
+            places.add(place)
+            if one.payload is not None:
+                payload_places.add(place)
+    return {
+        *(partitions.of_keys(usage.date_of(day)) for day in key_days),
+        *(partitions.of_detail(Place(one, usage.date_of(day))) for one, day in places),
+        *(partitions.of_payloads(Place(one, usage.date_of(day))) for one, day in payload_places),
+    }
+
+
+def _was_dropped(error: Exception) -> bool:
+    """Whether a row found no partition. Of a CHECK, PostgreSQL would say which."""
+    return isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
 
 
 def _compare(one: _Candidate, stored_hash: bytes) -> None:

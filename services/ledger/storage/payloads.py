@@ -1,0 +1,49 @@
+"""Retained payloads in PostgreSQL. Works inside its caller's transaction."""
+
+from collections.abc import Iterable
+
+from psycopg import Connection
+
+from services.ledger.records import Payload, UsageRecord
+from services.ledger.storage import copy_binary
+from services.ledger.storage.copy_binary import FixedFields
+from services.ledger.storage.usage import start_day
+
+_COPY = """
+    COPY ledger.payload (
+        retention_class, request_day, organization_id, request_id, start_time, request_truncated, response_truncated,
+        request_content_type, response_content_type, request_body, response_body
+    ) FROM STDIN (FORMAT BINARY)
+"""
+_ROW_HEAD = copy_binary.row_head(11)
+_FIELDS = FixedFields("int2", "date", "uuid", "uuid", "timestamptz", "bool", "bool")
+
+
+def copy_payloads(connection: Connection, payloads: Iterable[tuple[int, UsageRecord, Payload]]) -> None:
+    """Adds what is retained of records, each in the retention class of its record. The partitions must exist."""
+    with connection.cursor().copy(_COPY) as copy:
+        copy.write(copy_binary.BEGIN)
+        # One by one: together they may be large.
+        for retention_class, record, payload in payloads:
+            copy.write(_row(retention_class, record, payload))
+        copy.write(copy_binary.END)
+
+
+def _row(retention_class: int, record: UsageRecord, payload: Payload) -> bytes:
+    fields = (
+        _ROW_HEAD,
+        _FIELDS(
+            retention_class,
+            copy_binary.date_value(start_day(record)),
+            copy_binary.uuid_bytes(record.organization_id),
+            bytes.fromhex(record.request_id.replace("-", "")),
+            copy_binary.timestamp_value(record.start_us),
+            payload.request_truncated,
+            payload.response_truncated,
+        ),
+        copy_binary.text_field(payload.request_content_type),
+        copy_binary.text_field(payload.response_content_type),
+        copy_binary.bytes_field(payload.request_body),
+        copy_binary.bytes_field(payload.response_body),
+    )
+    return b"".join(fields)
