@@ -41,6 +41,38 @@ class Part(Enum):
     END = "goes on last"
 
 
+class EventSplitter:
+    """Puts chunks together until they end where an event ends. Lives as long as the stream."""
+
+    def __init__(self) -> None:
+        self._unfinished = bytearray()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of an event is there whose end has not come."""
+        return len(self._unfinished)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """All events that are whole by now, as they came."""
+        if not self._unfinished:
+            end = _end_of_last_event(chunk, 0)
+            self._unfinished += chunk[end:]
+            return chunk[:end]
+        # Only where the new bytes are can there be an end that was not seen yet.
+        start = max(0, len(self._unfinished) - _EVENT_END_BYTES_MAX)
+        self._unfinished += chunk
+        end = _end_of_last_event(self._unfinished, start)
+        whole = bytes(self._unfinished[:end])
+        del self._unfinished[:end]
+        return whole
+
+    def rest(self) -> bytes:
+        """What waits, when no more comes."""
+        rest = bytes(self._unfinished)
+        self._unfinished.clear()
+        return rest
+
+
 class StreamReader(ABC):
     """Knows the events of one format, and takes note of what they say. Lives as long as the stream."""
 
@@ -76,7 +108,7 @@ class EventStream:
 
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
-        self._unfinished = bytearray()
+        self._splitter = EventSplitter()
         self._raw: list[bytes] = []
         self._raw_bytes = 0
         self._packed: list[bytes] = []
@@ -84,8 +116,8 @@ class EventStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Takes bytes as they came, split anywhere. Returns what the client may have now; often that is the chunk."""
-        whole = self._up_to_last_event(chunk)
-        if len(self._unfinished) > EVENT_BYTES_MAX:
+        whole = self._splitter.feed(chunk)
+        if self._splitter.waiting_bytes > EVENT_BYTES_MAX:
             raise EventTooLongError
         if not whole:
             return b""
@@ -96,8 +128,7 @@ class EventStream:
 
     def end(self) -> bytes:
         """What may still go to the client before the end marker, when no more bytes come."""
-        rest = bytes(self._unfinished)
-        self._unfinished.clear()
+        rest = self._splitter.rest()
         if not rest:
             return b""
         self._keep(rest)
@@ -142,20 +173,6 @@ class EventStream:
     def output_text(self) -> str:
         """All text of the answer so far. Parses, so only for when the provider reports no usage."""
         return "".join(map(self._reader.text, self._messages()))
-
-    def _up_to_last_event(self, chunk: bytes) -> bytes:
-        """What ends with the end of an event; the rest waits."""
-        if not self._unfinished:
-            end = _end_of_last_event(chunk, 0)
-            self._unfinished += chunk[end:]
-            return chunk[:end]
-        # Only where the new bytes are can there be an end that was not seen yet.
-        start = max(0, len(self._unfinished) - _EVENT_END_BYTES_MAX)
-        self._unfinished += chunk
-        end = _end_of_last_event(self._unfinished, start)
-        whole = bytes(self._unfinished[:end])
-        del self._unfinished[:end]
-        return whole
 
     def _passed_on(self, whole: bytes) -> Iterator[bytes]:
         for event in split_events(whole):

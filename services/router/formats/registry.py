@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from services.router.formats.chat_completions import ChatCompletions
+from services.router.formats.chat_on_anthropic import ChatOnAnthropic
+from services.router.formats.chat_on_gemini import ChatOnGemini
 from services.router.formats.embeddings import Embeddings
 from services.router.formats.endpoint import Endpoint
 from services.router.formats.exchange import Exchange
@@ -21,10 +23,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS, IMAG
 ENDPOINT_BY_PATH: Mapping[str, Endpoint] = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
 _NATIVE = {(endpoint.name, endpoint.native_format): NativeExchange(endpoint) for endpoint in ENDPOINTS}
-_EXCHANGES: Mapping[tuple[str, str], Exchange] = {**_NATIVE}
+_EXCHANGES: Mapping[tuple[str, str], Exchange] = {
+    **_NATIVE,
+    (CHAT_COMPLETIONS.name, "anthropic"): ChatOnAnthropic(),
+    (CHAT_COMPLETIONS.name, "gemini"): ChatOnGemini(),
+}
 
 # What a provider may speak.
-PROVIDER_FORMATS = ("openai", "anthropic")
+PROVIDER_FORMATS = ("openai", "anthropic", "gemini")
 
 
 def endpoints_of(provider_format: str) -> frozenset[str]:
