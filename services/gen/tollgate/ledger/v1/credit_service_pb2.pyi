@@ -113,7 +113,7 @@ class AcquireLeaseRequest(_message.Message):
     needed: _builtins.str
     """USD. Less than this is of no use."""
     wanted: _builtins.str
-    """USD. More than this is of no use at the moment; 0 when there is no telling."""
+    """USD. What will be needed before long. Only where that is more than the ordinary share, it is what may be leased."""
     @_builtins.property
     def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseReturn]:
         """What is given back of other leases of the organization, in the same transaction."""

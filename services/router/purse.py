@@ -1,0 +1,143 @@
+"""What a worker may spend of one organization's credit. Pure: times are arguments, messages are for others to send.
+
+The ledger's half of the promise is in `services.ledger.leases`; this is the router's: a reservation is taken from the
+unreserved part of one lease, and that part goes down in no other way than by reservations and by what is given back.
+A reservation comes back only if no record names it. Real costs are not known here, nor needed: when the ledger records
+a call, what it did not cost is free for everybody, and this worker leases again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+# While the ledger is away, leases are used for so much longer than they were granted for. The ledger keeps holding
+# them, because it cannot know what was reserved.
+STALE_SECONDS_MAX = 300.0
+# Below this part of what the leases in use were granted, more is leased before anybody has to wait for it.
+EARLY_PART = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class HeldLease:
+    """A lease as its router sees it. In pico-USD."""
+
+    lease_id: str
+    granted_pico: int
+    # When its time is over, and when to say that it is still needed.
+    end: float
+    renew_at: float
+    unreserved_pico: int
+    # All that was given back since it began.
+    returned_pico: int = 0
+    # True when something was reserved since it was granted or renewed.
+    is_used: bool = False
+    # True when nothing will be reserved from it any more.
+    is_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The worst case of one call, set aside. In pico-USD."""
+
+    lease: HeldLease
+    reserved_pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """What the ledger is to be told of a lease: the total given back since it began, in pico-USD."""
+
+    lease_id: str
+    returned_pico: int
+    closed: bool
+
+
+@dataclass(slots=True)
+class Purse:
+    """The leases of one organization, or of one of its keys that has a spending limit, in one worker."""
+
+    # Those in use, by id. The oldest first.
+    leases: dict[str, HeldLease] = field(default_factory=dict)
+    # What the ledger does not know yet, by lease.
+    unsaid: dict[str, Return] = field(default_factory=dict)
+
+    @property
+    def unreserved_pico(self) -> int:
+        return sum(lease.unreserved_pico for lease in self.leases.values())
+
+    def reserve(self, amount_pico: int, now: float) -> Reservation | None:
+        """Takes the amount from one lease; None when no lease has so much."""
+        for lease in self.leases.values():
+            if lease.unreserved_pico >= amount_pico and now < lease.end + STALE_SECONDS_MAX:
+                lease.unreserved_pico -= amount_pico
+                lease.is_used = True
+                return Reservation(lease, amount_pico)
+        return None
+
+    def put_back(self, reservation: Reservation) -> None:
+        """Undoes a reservation that no record names."""
+        lease = reservation.lease
+        if not lease.is_closed:
+            lease.unreserved_pico += reservation.reserved_pico
+            return
+        lease.returned_pico += reservation.reserved_pico
+        self._say(lease)
+
+    def take_in(self, lease_id: str, granted_pico: int, asked_at: float, lease_seconds: float) -> None:
+        """A lease was granted that was asked for at that moment."""
+        end, renew_at = asked_at + lease_seconds, asked_at + lease_seconds / 2
+        self.leases[lease_id] = HeldLease(lease_id, granted_pico, end, renew_at, granted_pico)
+
+    def runs_low(self) -> bool:
+        """Whether more should be leased before anybody has to wait for it."""
+        granted = max((lease.granted_pico for lease in self.leases.values()), default=0)
+        return self.unreserved_pico < EARLY_PART * granted
+
+    def close_all(self) -> None:
+        """Gives back everything that is not reserved."""
+        for lease in list(self.leases.values()):
+            self._close(lease)
+
+    def due(self, now: float) -> list[str]:
+        """Leases to be renewed, half-way through their time. Those that nobody used since are given back instead."""
+        renewals = []
+        for lease in list(self.leases.values()):
+            if now < lease.renew_at:
+                continue
+            if lease.is_used and lease.unreserved_pico and now < lease.end + STALE_SECONDS_MAX:
+                renewals.append(lease.lease_id)
+            else:
+                self._close(lease)
+        return renewals
+
+    def renewed(self, asked: Iterable[str], in_force: Iterable[str], asked_at: float, lease_seconds: float) -> None:
+        """The ledger has prolonged those that are in force; the others hold nothing any more."""
+        known = set(in_force)
+        for lease_id in asked:
+            lease = self.leases.get(lease_id)
+            if lease is None:
+                continue
+            if lease_id not in known:
+                lease.unreserved_pico, lease.is_closed = 0, True
+                del self.leases[lease_id]
+                continue
+            lease.end, lease.renew_at = asked_at + lease_seconds, asked_at + lease_seconds / 2
+            lease.is_used = False
+
+    def returns(self) -> tuple[Return, ...]:
+        """What to tell the ledger. Stays until `said`."""
+        return tuple(self.unsaid.values())
+
+    def said(self, returns: Iterable[Return]) -> None:
+        """The ledger knows so much now."""
+        for one in returns:
+            if self.unsaid.get(one.lease_id) == one:
+                del self.unsaid[one.lease_id]
+
+    def _close(self, lease: HeldLease) -> None:
+        lease.returned_pico += lease.unreserved_pico
+        lease.unreserved_pico, lease.is_closed = 0, True
+        del self.leases[lease.lease_id]
+        self._say(lease)
+
+    def _say(self, lease: HeldLease) -> None:
+        self.unsaid[lease.lease_id] = Return(lease.lease_id, lease.returned_pico, lease.is_closed)
