@@ -1,6 +1,7 @@
 """Tries the planned attempts until one answers."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.errors import DomainError
@@ -8,10 +9,11 @@ from services.router.formats.endpoint import Answer, ModelRequest
 from services.router.formats.event_stream import EventTooLongError
 from services.router.formats.exchange import AnswerStream, Exchange, Target, UpstreamCall
 from services.router.formats.registry import exchange_for
+from services.router.health import Health, Way
 from services.router.key_ring import KeyRing
 from services.router.metrics import count_attempt
 from services.router.records import CallRecord
-from services.router.routing import Failure, Funding, PlannedAttempt, is_worth_another_try, is_worth_trying
+from services.router.routing import Candidate, Failure, Funding, PlannedAttempt, is_worth_another_try, is_worth_trying
 from services.router.upstream import Upstream, UpstreamAnswer, UpstreamError
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 
@@ -63,9 +65,17 @@ class _Try:
 class Attempts:
     """Sends calls to providers."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], key_ring: KeyRing) -> None:
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        key_ring: KeyRing,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._upstreams = upstreams
         self._key_ring = key_ring
+        self._health = health
+        self._clock = clock
 
     async def first_answer(
         self, record: CallRecord, request: ModelRequest, plan: Sequence[PlannedAttempt], grant: ResolveKeyResponse
@@ -77,8 +87,9 @@ class Attempts:
         """
         last_error: UpstreamError | None = None
         refusal: DomainError | None = None
+        refused_own_keys: set[Candidate] = set()
         for planned in plan:
-            if not is_worth_trying(planned, last_error.failure if last_error is not None else None):
+            if not is_worth_trying(planned, refused_own_keys):
                 continue
             try:
                 attempt = self._prepared(request, planned, grant)
@@ -86,18 +97,30 @@ class Attempts:
                 refusal = error
                 continue
             record.begin_attempt(planned)
+            start = self._clock()
             try:
-                return await _send(record, attempt)
+                answered = await _send(record, attempt)
             except UpstreamError as error:
                 record.end_attempt(error.failure.status, error.failure)
-                count_attempt(planned.candidate.provider, error.failure.error_type)
+                self.note_failure(planned, error.failure, error.retry_after_seconds)
                 last_error = error
                 if not is_worth_another_try(error.failure):
                     break
+                if planned.funding is Funding.OWN_KEY and error.failure.is_refused_key:
+                    refused_own_keys.add(planned.candidate)
+            else:
+                now = self._clock()
+                self._health.answered(Way.of(planned), now - start, now)
+                return answered
         if last_error is not None:
             raise last_error
         assert refusal is not None, "a plan has at least one attempt worth trying"  # noqa: S101
         raise refusal
+
+    def note_failure(self, planned: PlannedAttempt, failure: Failure, retry_after_seconds: int | None = None) -> None:
+        """Remembers that an attempt failed, before it answered or in mid-answer."""
+        count_attempt(planned.candidate.provider, failure.error_type)
+        self._health.failed(Way.of(planned), failure, retry_after_seconds, self._clock())
 
     def _prepared(self, request: ModelRequest, planned: PlannedAttempt, grant: ResolveKeyResponse) -> _Try:
         upstream = self._upstreams[planned.candidate.provider]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import orjson
 
 from services.common.errors import DomainError
+from services.router.limits import RateLimitedError
 
 STATUS_BY_REASON: Mapping[str, int] = {
     "INVALID_REQUEST": 400,
@@ -48,3 +49,13 @@ def error_body(status: int, code: str, message: str, beside: Mapping[str, str] |
     kind = _TYPE_BY_STATUS.get(status, "invalid_request_error")
     error = {"message": message, "type": kind, "code": code}
     return orjson.dumps({**(beside or {}), "error": error, "message": message})
+
+
+def error_headers(request_id: str, error: DomainError | None = None) -> list[tuple[str, str]]:
+    """The headers of an answer that tells of a failure."""
+    headers = [("content-type", "application/json"), ("x-tollgate-request-id", request_id)]
+    if error is not None and error.retry_after_seconds is not None:
+        headers.append(("retry-after", str(error.retry_after_seconds)))
+    if isinstance(error, RateLimitedError):
+        headers += error.headers
+    return headers

@@ -1,5 +1,7 @@
 """What can go wrong with a model call, as meaning."""
 
+import math
+
 from services.common.errors import DomainError, ErrorKind, TooLargeError
 
 
@@ -29,6 +31,28 @@ class OwnKeyMissingError(DomainError):
             model=model,
             providers=providers,
         )
+
+
+class ProvidersThrottledError(DomainError):
+    """Every provider that could answer said when to come back, and it is not yet that time."""
+
+    kind = ErrorKind.EXHAUSTED
+    reason = "RATE_LIMITED"
+
+    def __init__(self, providers: str, wait_seconds: float) -> None:
+        seconds = max(1, math.ceil(wait_seconds))
+        super().__init__(
+            f"{providers} cannot take more calls for now; try again in {seconds} s.", retry_after_seconds=str(seconds)
+        )
+        self.retry_after_seconds = seconds
+
+
+class IdempotencyKeyReusedError(DomainError):
+    kind = ErrorKind.INVALID
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+    def __init__(self) -> None:
+        super().__init__("idempotency-key was used for another request; choose a new one.")
 
 
 class ProviderFailedError(DomainError):

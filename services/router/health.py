@@ -8,14 +8,13 @@ Keys are looked at apart: one that is throttled or refused says nothing about it
 import math
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.router.routing import Candidate, Failure, PlannedAttempt, Standing
+from services.router.routing import Candidate, Failure, PlannedAttempt, Standing, Wait
 
 HALF_LIFE_SECONDS = 30.0
 FAILURES_UNTIL_COOLDOWN = 3
-# Of the calls lately. Below it a provider is degraded from a quarter of this on.
+# Of the calls lately.
 FAILURE_SHARE_UNTIL_COOLDOWN = 0.5
 FAILURE_SHARE_DEGRADED = 0.125
 COOLDOWN_SECONDS_MAX = 60.0
@@ -44,15 +43,6 @@ class Way(NamedTuple):
         return cls(planned.candidate.provider, planned.candidate.model, planned.key)
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A key that is not to be used for a while."""
-
-    until: float
-    # True when the provider said so: nobody calls before. False when it is only unlikely to work.
-    is_binding: bool
-
-
 class _Circuit:
     """Counts of one provider, or of one of its models."""
 
@@ -68,8 +58,13 @@ class _Circuit:
         self.latency: float | None = None
         self.latency_at = now
 
+    @property
     def failure_share(self) -> float:
         return self.failures / (self.answers + self.failures) if self.failures else 0.0
+
+    def is_failing(self, share: float) -> bool:
+        # A little below the number, because the first of them have faded since.
+        return self.failures >= FAILURES_UNTIL_COOLDOWN - 0.5 and self.failure_share >= share
 
     def note_answer(self, seconds: float | None, now: float) -> None:
         self._fade(now)
@@ -85,9 +80,7 @@ class _Circuit:
     def note_failure(self, cooldown_seconds: float, now: float) -> None:
         self._fade(now)
         self.failures += 1
-        is_failing = self.failures >= FAILURES_UNTIL_COOLDOWN - 0.5 and (
-            self.failure_share() >= FAILURE_SHARE_UNTIL_COOLDOWN
-        )
+        is_failing = self.is_failing(FAILURE_SHARE_UNTIL_COOLDOWN)
         # Calls that were under way when it began to cool do not make it cool longer.
         if cooldown_seconds and now >= self.cooling_until and (is_failing or self.cooldowns):
             longest = max(cooldown_seconds, COOLDOWN_SECONDS_MAX)
@@ -105,10 +98,11 @@ class Health:
     """What was seen of all providers. Lives as long as its worker; each worker sees for itself."""
 
     def __init__(self, cooldown_seconds: float = 5.0) -> None:
-        """With 0 seconds nothing cools down."""
+        """With 0 seconds nobody is avoided, but for those that said when to come back."""
         self._cooldown_seconds = cooldown_seconds
         self._circuits: dict[tuple[str, str], _Circuit] = {}
-        self._waits: OrderedDict[Way, Wait] = OrderedDict()
+        # Until when, and whether the provider said so.
+        self._waits: OrderedDict[Way, tuple[float, bool]] = OrderedDict()
 
     def answered(self, way: Way, seconds: float | None, now: float) -> None:
         """The provider answered, after so long; None where that says nothing about its pace."""
@@ -118,7 +112,8 @@ class Health:
 
     def failed(self, way: Way, failure: Failure, retry_after_seconds: int | None, now: float) -> None:
         """An attempt failed. A request that is wrong is no failure of the provider, but an answer."""
-        if failure.status in _NOT_THE_PROVIDERS_DOING or retry_after_seconds is not None:
+        is_avoided = failure.status in _NOT_THE_PROVIDERS_DOING and self._cooldown_seconds > 0
+        if is_avoided or retry_after_seconds is not None:
             self._wait(way, failure, retry_after_seconds, now)
         if failure.status in _NOT_THE_PROVIDERS_DOING:
             return
@@ -129,9 +124,9 @@ class Health:
             circuit.note_failure(self._cooldown_seconds, now)
 
     def wait(self, way: Way, now: float) -> Wait | None:
-        """Until when this key is not to be used; None when it may be."""
-        wait = self._waits.get(way)
-        return wait if wait is not None and wait.until > now else None
+        """For how long this key is not to be used there; None when it may be."""
+        until, is_binding = self._waits.get(way, (now, False))
+        return Wait(until - now, is_binding) if until > now else None
 
     def standing(self, candidate: Candidate, now: float) -> Standing:
         """How a candidate stands among others."""
@@ -141,7 +136,8 @@ class Health:
         is_latency_known = of_model is not None and now - of_model.latency_at < LATENCY_SECONDS_MAX
         return Standing(
             is_cooling=any(each.cooling_until > now for each in circuits),
-            is_degraded=any(each.failure_share() >= FAILURE_SHARE_DEGRADED for each in circuits),
+            is_degraded=self._cooldown_seconds > 0
+            and any(each.is_failing(FAILURE_SHARE_DEGRADED) for each in circuits),
             latency_seconds=of_model.latency if of_model is not None and is_latency_known else None,
         )
 
@@ -161,13 +157,13 @@ class Health:
     def failure_share(self, provider: str) -> float:
         """Failures among the provider's calls lately, from 0 to 1."""
         circuit = self._circuits.get((provider, ""))
-        return circuit.failure_share() if circuit is not None else 0.0
+        return circuit.failure_share if circuit is not None else 0.0
 
     def _wait(self, way: Way, failure: Failure, retry_after_seconds: int | None, now: float) -> None:
         seconds = THROTTLED_SECONDS if failure.status in (409, _THROTTLED) else REFUSED_SECONDS
         if retry_after_seconds is not None:
             seconds = min(retry_after_seconds, WAIT_SECONDS_MAX)
-        self._waits[way] = Wait(now + seconds, is_binding=retry_after_seconds is not None)
+        self._waits[way] = (now + seconds, retry_after_seconds is not None)
         self._waits.move_to_end(way)
         if len(self._waits) > KEYS_MAX:
             self._waits.popitem(last=False)

@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import orjson
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
-from services.common.errors import DomainError, InvalidRequestError
+from services.common.errors import DomainError, InvalidRequestError, UnavailableError
 from services.router.admission import Admission
 from services.router.calls import Calls, Headers, StreamedAnswer
-from services.router.error_bodies import BUG_MESSAGE, error_body, status_of
+from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
 from services.router.errors import BodyTooLargeError, ClientGoneError
 from services.router.formats.registry import ENDPOINT_BY_PATH
+from services.router.health import Health
+from services.router.providers import Provider
 from services.router.records import Arrival
-from services.router.upstream import Upstream
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 BODY_SECONDS_MAX = 60
@@ -28,10 +30,22 @@ log = logging.getLogger("tollgate.http")
 class HttpFace:
     """Speaks HTTP for one worker."""
 
-    def __init__(self, calls: Calls, admission: Admission, upstreams: Sequence[Upstream]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        admission: Admission,
+        providers: Sequence[Provider],
+        health: Health,
+        *,
+        calls_max: int,
+        trusted_proxy_count: int,
+    ) -> None:
         self._calls = calls
         self._admission = admission
-        self._upstreams = upstreams
+        self._providers = providers
+        self._health_of_providers = health
+        self._calls_max = calls_max
+        self._trusted_proxy_count = trusted_proxy_count
         # Set on SIGTERM: running calls go on, but nobody should send new ones.
         self.is_draining = False
         self._running: set[asyncio.Task[None]] = set()
@@ -48,20 +62,21 @@ class HttpFace:
 
     async def handle(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answers one request, whatever happens."""
-        arrival = Arrival()
+        arrival = Arrival(address=_client_address(scope, self._trusted_proxy_count))
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._running.add(task)
         try:
             await self._route(scope, protocol, arrival)
         except DomainError as error:
             status = status_of(error)
-            headers = _error_headers(arrival, error.retry_after_seconds)
+            headers = error_headers(str(arrival.request_id), error)
             protocol.response_bytes(status, headers, _error_body(scope, status, error.reason.lower(), error.message))
         except ProtocolClosed:
             return
         except Exception:
             log.exception("bug", extra={"request_id": str(arrival.request_id)})
-            protocol.response_bytes(503, _error_headers(arrival, 1), _error_body(scope, 503, "internal", BUG_MESSAGE))
+            headers = [*_error_headers(arrival), ("retry-after", "1")]
+            protocol.response_bytes(503, headers, _error_body(scope, 503, "internal", BUG_MESSAGE))
         finally:
             self._running.discard(task)
 
@@ -77,6 +92,8 @@ class HttpFace:
             self._health(protocol)
         elif scope.path == "/v1/models":
             await self._models(scope, protocol)
+        elif len(self._running) > self._calls_max:
+            raise UnavailableError("Too many calls are running here; try again.")
         else:
             await self._call(scope, protocol, arrival)
 
@@ -90,7 +107,7 @@ class HttpFace:
             except TimeoutError as error:
                 raise InvalidRequestError("the body", f"did not arrive within {BODY_SECONDS_MAX} seconds") from error
 
-        answer = await self._calls.answer(arrival, ENDPOINT_BY_PATH[scope.path], headers, read_body)
+        answer = await self._calls.answer_in_full(arrival, ENDPOINT_BY_PATH[scope.path], headers, read_body)
         if isinstance(answer, StreamedAnswer):
             await _stream(protocol, answer)
         else:
@@ -99,14 +116,24 @@ class HttpFace:
     async def _models(self, scope: Scope, protocol: HTTPProtocol) -> None:
         await self._admission.grant(dict(scope.headers.items()))
         models: dict[str, str] = {}
-        for upstream in self._upstreams:
-            for candidate in upstream.provider.candidates:
+        for provider in self._providers:
+            for candidate in provider.candidates:
                 models.setdefault(candidate.model, candidate.provider)
         data = [{"id": model, "object": "model", "created": 0, "owned_by": owner} for model, owner in models.items()]
         protocol.response_bytes(200, [_JSON], orjson.dumps({"object": "list", "data": data}))
 
     def _health(self, protocol: HTTPProtocol) -> None:
-        providers = [{"name": each.provider.name, "well": each.is_well} for each in self._upstreams]
+        now = time.monotonic()
+        health = self._health_of_providers
+        providers = [
+            {
+                "name": each.name,
+                "well": health.is_well(each.name, now),
+                "failure_share": round(health.failure_share(each.name), 3),
+                "failing_models": health.failing_models(each.name, now),
+            }
+            for each in self._providers
+        ]
         status = 503 if self.is_draining else 200
         body = {"status": "draining" if self.is_draining else "ok", "providers": providers}
         protocol.response_bytes(status, [_JSON], orjson.dumps(body))
@@ -156,8 +183,14 @@ def _error_body(scope: Scope, status: int, code: str, message: str) -> bytes:
     return endpoint.error_body(status, code, message) if endpoint else error_body(status, code, message)
 
 
-def _error_headers(arrival: Arrival, retry_after_seconds: int | None = None) -> Headers:
-    headers = [_JSON, ("x-tollgate-request-id", str(arrival.request_id))]
-    if retry_after_seconds is not None:
-        headers.append(("retry-after", str(retry_after_seconds)))
-    return headers
+def _error_headers(arrival: Arrival) -> Headers:
+    return error_headers(str(arrival.request_id))
+
+
+def _client_address(scope: Scope, trusted_proxy_count: int) -> str:
+    """Whoever the outermost of our own proxies was called by. What is further left in the header, anybody can write."""
+    if trusted_proxy_count:
+        hops = [hop.strip() for hop in str(scope.headers.get("x-forwarded-for", "")).split(",")]
+        return hops[-min(trusted_proxy_count, len(hops))][:64]
+    host, _, _ = scope.client.rpartition(":")
+    return host

@@ -29,6 +29,14 @@ class KeyRing:
         }
         return {provider: key for provider, key in keys.items() if key is not None}
 
+    def own_key_names(self, grant: ResolveKeyResponse) -> Mapping[str, str]:
+        """What tells the organization's keys apart, by provider. A key that is replaced gets another name."""
+        return {
+            sealed.provider: f"{hash(sealed.sealed_secret):x}"
+            for sealed in grant.provider_keys
+            if self._open(grant.organization_id, sealed.provider, sealed.sealed_secret) is not None
+        }
+
     def _open(self, organization_id: str, provider: str, sealed_secret: bytes) -> str | None:
         name = (organization_id, provider, sealed_secret)
         if name not in self._opened:

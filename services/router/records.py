@@ -29,6 +29,8 @@ class Arrival:
     request_id: UUID = field(default_factory=new_uuid7)
     # Monotonic: latencies must not jump when the clock is set.
     seconds: float = field(default_factory=time.perf_counter)
+    # The client's, without a port. Empty when it is not known.
+    address: str = ""
 
     def elapsed_ms(self) -> int:
         return min(round((time.perf_counter() - self.seconds) * 1000), _MILLISECONDS_MAX)
@@ -102,6 +104,18 @@ class CallRecord:
         attempt.status = status
         attempt.error_type = failure.error_type if failure is not None else ""
         attempt.latency_ms = self.arrival.elapsed_ms() - attempt.start_offset_ms
+
+    def take_cached(self, first: UsageRecord) -> None:
+        """The answer is the one of an earlier call, from our cache."""
+        self.wire.cache_hit = True
+        for name in ("provider", "model", "funding", "usage_source", "service_tier"):
+            setattr(self.wire, name, getattr(first, name))
+        self.wire.usage.CopyFrom(first.usage)
+
+    @property
+    def token_count(self) -> int:
+        """Input and output, as far as they are known."""
+        return self.wire.usage.input_tokens + self.wire.usage.output_tokens
 
     def take_reported(self, reading: UsageReading, service_tier: str) -> None:
         self.wire.usage.CopyFrom(reading.usage)

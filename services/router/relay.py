@@ -5,15 +5,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from services.common.errors import DomainError
+from services.router.admission import AdmittedCall
+from services.router.answers import explaining_event
 from services.router.attempts import OpenStream
 from services.router.completion import take_usage
 from services.router.errors import ClientGoneError
-from services.router.formats.endpoint import ModelRequest
 from services.router.formats.event_stream import EventTooLongError
 from services.router.metrics import count_attempt
 from services.router.recording import Recorder
-from services.router.records import CallRecord
-from services.router.routing import Failure
+from services.router.routing import Failure, PlannedAttempt
+from services.router.stream_copy import StreamCopy
 from services.router.upstream import UpstreamError
 from tollgate.ledger.v1 import usage_pb2
 
@@ -27,11 +28,23 @@ Send = Callable[[bytes], Awaitable[None]]
 class StreamRelay:
     """One streamed answer, from its first chunk to its record."""
 
-    def __init__(self, record: CallRecord, request: ModelRequest, stream: OpenStream, recorder: Recorder) -> None:
-        self._record = record
-        self._request = request
+    def __init__(
+        self,
+        call: AdmittedCall,
+        stream: OpenStream,
+        recorder: Recorder,
+        *,
+        note_failure: Callable[[PlannedAttempt, Failure], None],
+        copy: StreamCopy | None,
+    ) -> None:
+        """With a copy to be filled, the answer is read to its end also when the client is gone."""
+        self._record = call.record
+        self._request = call.request
+        self._answer_format = call.answer_format
         self._stream = stream
         self._recorder = recorder
+        self._note_failure = note_failure
+        self._copy = copy
         self._events = stream.events
         self._failure: Failure | None = None
         self._client_gone = False
@@ -70,25 +83,36 @@ class StreamRelay:
 
     async def _pass_on(self, send: Send) -> None:
         """Until the answer ends, or nobody is there any more."""
-        await self._send(send, self._stream.first_piece)
-        while not self._client_gone:
+        piece = self._stream.first_piece
+        while True:
+            self._keep(piece)
+            await self._send(send, piece)
+            if self._client_gone:
+                return
             chunk = await self._stream.answer.read_chunk()
             if chunk is None:
-                await self._send(send, self._events.end())
-                return
-            await self._send(send, self._events.feed(chunk))
+                break
+            piece = self._events.feed(chunk)
+        piece = self._events.end()
+        self._keep(piece)
+        await self._send(send, piece)
 
     async def _drain(self) -> None:
-        """Reads on for the usage, where the provider is configured so."""
-        if not self._stream.upstream.provider.drains:
+        """Reads on for the usage, where the provider is configured so, or for a retry of the client."""
+        if not self._stream.upstream.provider.drains and self._copy is None:
             return
         try:
             async with asyncio.timeout(DRAIN_SECONDS_MAX):
                 while (chunk := await self._stream.answer.read_chunk()) is not None:
-                    self._events.feed(chunk)
+                    self._keep(self._events.feed(chunk))
+                self._keep(self._events.end())
         except (TimeoutError, UpstreamError, EventTooLongError):
             # The client left before anything else went wrong, and pays for what was streamed.
             return
+
+    def _keep(self, piece: bytes) -> None:
+        if self._copy is not None:
+            self._copy.add(piece)
 
     async def _send(self, send: Send, piece: bytes) -> None:
         if not piece or self._client_gone:
@@ -104,7 +128,10 @@ class StreamRelay:
             self._failure = Failure("broken_stream", self._stream.answer.status)
         error_type = self._failure.error_type if self._failure is not None else ""
         self._record.end_attempt(self._stream.answer.status, self._failure)
-        count_attempt(self._stream.planned.candidate.provider, error_type)
+        if error_type in ("", "gateway_error"):
+            count_attempt(self._stream.planned.candidate.provider, error_type)
+        elif self._failure is not None:
+            self._note_failure(self._stream.planned, self._failure)
         with suppress(asyncio.CancelledError):  # Cut off while estimating: a record without usage is better than none.
             await take_usage(self._record, self._request, self._stream.planned.candidate, self._events)
         record = self._record.end(self._outcome(), self._stream.answer.status, error_type)
@@ -115,7 +142,11 @@ class StreamRelay:
         if self._failure is not None and not self._events.failed:
             provider = self._stream.planned.candidate.provider
             return self._request.endpoint.error_event("provider_failed", f"{provider} broke off in mid-answer.")
-        return self._events.held
+        if self._failure is not None:
+            return self._events.held
+        if self._copy is not None and self._events.is_complete:
+            self._copy.complete(self._events.held)
+        return explaining_event(self._answer_format, record) + self._events.held
 
     def _outcome(self) -> "usage_pb2.Outcome.ValueType":
         if self._failure is None:

@@ -1,10 +1,15 @@
 """Which providers to try for a model, with whose key, in which order. Pure: no clock, no network."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from services.router.errors import InsufficientCreditsError, ModelNotFoundError, OwnKeyMissingError
+from services.router.errors import (
+    InsufficientCreditsError,
+    ModelNotFoundError,
+    OwnKeyMissingError,
+    ProvidersThrottledError,
+)
 
 # The name of whichever of the configured models is cheapest, or fastest, at the moment.
 AUTO = "auto"
@@ -56,6 +61,15 @@ class Standing:
     is_degraded: bool = False
     # Until the head of an answer. None when none came lately.
     latency_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """For how long a key of a provider is better left alone."""
+
+    seconds: float
+    # True when the provider said so. False when it is only unlikely to work.
+    is_binding: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +125,49 @@ class RoutingTable:
 
 
 def plan(
-    candidates: tuple[Candidate, ...], mode: Mode, own_keys: Container[str], *, credit_available: bool
+    candidates: Sequence[Candidate],
+    mode: Mode,
+    own_keys: Mapping[str, str],
+    *,
+    credit_available: bool,
+    wait_of: Callable[[PlannedAttempt], Wait | None],
 ) -> tuple[PlannedAttempt, ...]:
-    """The tries in order; at least one.
+    """The tries in order; at least one. `own_keys` are the names of own keys, by provider.
 
-    Raises OwnKeyMissingError where only own keys may be used and none fits, and InsufficientCreditsError where only
-    credits would do and there are none.
+    Own keys come first, on every candidate, and credits after them. A provider that said when to come back is left out
+    until then; a key that is only unlikely to work is tried last.
+
+    Raises OwnKeyMissingError where only own keys may be used and none fits, InsufficientCreditsError where only credits
+    would do and there are none, and ProvidersThrottledError when every provider said to come back later.
     """
-    attempts = tuple(_attempts(candidates, mode, own_keys, credit_available))
-    if attempts:
-        return attempts[:ATTEMPTS_MAX]
+    own = [
+        PlannedAttempt(each, Funding.OWN_KEY, key=own_keys[each.provider])
+        for each in candidates
+        if mode is not Mode.CREDITS and each.provider in own_keys
+    ]
+    usable = {attempt.candidate for attempt in own if wait_of(attempt) is None}
+    credit = [
+        PlannedAttempt(each, Funding.CREDITS, only_after_refused_key=each in usable)
+        for each in candidates
+        if mode is not Mode.OWN_KEYS and credit_available
+    ]
+    if own or credit:
+        return _without_waits([*own, *credit], wait_of)[:ATTEMPTS_MAX]
     if mode is Mode.OWN_KEYS:
         raise OwnKeyMissingError(candidates[0].model, " or ".join(each.provider for each in candidates))
     raise InsufficientCreditsError
 
 
-def _attempts(
-    candidates: tuple[Candidate, ...], mode: Mode, own_keys: Container[str], credit_available: bool
-) -> Iterator[PlannedAttempt]:
-    for candidate in candidates:
-        has_own_key = mode is not Mode.CREDITS and candidate.provider in own_keys
-        if has_own_key:
-            yield PlannedAttempt(candidate, Funding.OWN_KEY)
-        if mode is not Mode.OWN_KEYS and credit_available:
-            yield PlannedAttempt(candidate, Funding.CREDITS, only_after_refused_key=has_own_key)
+def _without_waits(
+    attempts: Sequence[PlannedAttempt], wait_of: Callable[[PlannedAttempt], Wait | None]
+) -> tuple[PlannedAttempt, ...]:
+    waits = [(attempt, wait_of(attempt)) for attempt in attempts]
+    ready = [attempt for attempt, wait in waits if wait is None]
+    unlikely = [attempt for attempt, wait in waits if wait is not None and not wait.is_binding]
+    if ready or unlikely:
+        return (*ready, *unlikely)
+    providers = " and ".join(dict.fromkeys(attempt.candidate.provider for attempt in attempts))
+    raise ProvidersThrottledError(providers, min(wait.seconds for _, wait in waits if wait is not None))
 
 
 def is_worth_another_try(failure: Failure) -> bool:
@@ -147,6 +180,6 @@ def is_worth_another_try(failure: Failure) -> bool:
     return status < 400 or status >= 500 or status in _WORTH_ANOTHER_TRY or status in _KEY_REFUSED
 
 
-def is_worth_trying(attempt: PlannedAttempt, last_failure: Failure | None) -> bool:
-    """Whether a planned attempt still makes sense after what happened to the one before it."""
-    return not attempt.only_after_refused_key or (last_failure is not None and last_failure.is_refused_key)
+def is_worth_trying(attempt: PlannedAttempt, refused_own_keys: Container[Candidate]) -> bool:
+    """Whether a planned attempt still makes sense after what happened to those before it."""
+    return not attempt.only_after_refused_key or attempt.candidate in refused_own_keys

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.common.grpc_server import ServerSettings
 from services.common.sealed_secrets import read_private_key
 from services.common.settings import Environment
+from services.router.policy_file import PolicyFile, read_policies
 from services.router.providers import Provider, read_providers
 from services.router.spool.settings import SpoolSettings
 
@@ -30,6 +31,13 @@ class Settings:
     spool_directory: Path
     spool: SpoolSettings
     providers: tuple[Provider, ...] = field(repr=False)
+    policies: PolicyFile
+    # How many requests a worker answers at the same time; more get 503.
+    calls_max: int
+    # What a worker's response cache may hold.
+    cache_bytes: int
+    # How many proxies in front of us add to `x-forwarded-for`. With 0 the peer is the client.
+    trusted_proxy_count: int
     provider_key_private: X25519PrivateKey = field(repr=False)
     log_level: str
 
@@ -37,6 +45,8 @@ class Settings:
     def read(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
         """Raises SettingError naming the first one that is missing or wrong."""
         environment = Environment(variables)
+        providers_file = environment.path("TOLLGATE_PROVIDERS_FILE")
+        providers = read_providers(providers_file, variables)
         worker_count = environment.integer("TOLLGATE_ROUTER_WORKERS", 1, least=1, most=WORKER_COUNT_MAX)
         return cls(
             http_address=environment.address("TOLLGATE_ROUTER_HTTP_ADDRESS", "127.0.0.1:8081"),
@@ -49,7 +59,11 @@ class Settings:
             drain_notice_seconds=environment.integer("TOLLGATE_DRAIN_NOTICE_SECONDS", 0, least=0, most=600),
             spool_directory=environment.path("TOLLGATE_SPOOL_DIRECTORY"),
             spool=SpoolSettings.read(environment),
-            providers=read_providers(environment.path("TOLLGATE_PROVIDERS_FILE"), variables),
+            providers=providers,
+            policies=read_policies(providers_file, {each.model for one in providers for each in one.candidates}),
+            calls_max=environment.integer("TOLLGATE_ROUTER_CALLS_MAX", 4096, least=1, most=65_536),
+            cache_bytes=environment.integer("TOLLGATE_ROUTER_CACHE_MIB", 16, least=0, most=65_536) * 2**20,
+            trusted_proxy_count=environment.integer("TOLLGATE_ROUTER_TRUSTED_PROXIES", 0, least=0, most=16),
             provider_key_private=read_private_key(environment),
             log_level=environment.text("TOLLGATE_LOG_LEVEL", "INFO"),
         )

@@ -1,7 +1,9 @@
 """Speaks HTTP to one provider."""
 
 import ipaddress
-from datetime import timedelta
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
@@ -16,11 +18,13 @@ from services.router.routing import Failure
 # Nothing a chat completion answers is larger; a provider that sends more is broken.
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 _RETRY_AFTER_SECONDS_MAX = 3600
-_FAILURES_UNTIL_UNWELL = 3
 
 
 class UpstreamError(Exception):
     """The provider could not be reached, did not answer in time, or broke off."""
+
+    # When the provider wants to be asked again, where it said so.
+    retry_after_seconds: int | None = None
 
     def __init__(self, failure: Failure, message: str) -> None:
         super().__init__(message)
@@ -38,9 +42,8 @@ class UpstreamAnswer:
 
     @property
     def retry_after_seconds(self) -> int | None:
-        """What the provider asked for, where it named seconds."""
-        text = self._response.get_header("retry-after") or ""
-        return min(int(text), _RETRY_AFTER_SECONDS_MAX) if text.isascii() and text.isdigit() else None
+        """When the provider wants to be asked again; None when it does not say."""
+        return _seconds_until(self._response.get_header("retry-after") or "")
 
     async def read_chunk(self) -> bytes | None:
         """The next bytes as they come; None at the end. Raises UpstreamError."""
@@ -82,12 +85,6 @@ class Upstream:
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self._client = _client_for(provider)
-        self._failures_in_a_row = 0
-
-    @property
-    def is_well(self) -> bool:
-        """False after several failures in a row, until the provider answers again."""
-        return self._failures_in_a_row < _FAILURES_UNTIL_UNWELL
 
     async def send(self, call: UpstreamCall, api_key: str, *, streamed: bool) -> UpstreamAnswer:
         """Sends a call and waits for the head of its answer, whatever its status. Raises UpstreamError."""
@@ -106,10 +103,7 @@ class Upstream:
         try:
             response = await request.__aenter__()
         except RequestError as error:
-            self._failures_in_a_row += 1
             raise _not_answered(error) from error
-        # A throttled provider is well; it only has too much to do for this key.
-        self._failures_in_a_row = self._failures_in_a_row + 1 if response.status >= 500 else 0
         return UpstreamAnswer(request, response)
 
     async def close(self) -> None:
@@ -132,6 +126,19 @@ def _client_for(provider: Provider) -> Client:
         # A proxy of the environment cannot mean this machine.
         builder = builder.no_proxy()
     return builder.build()
+
+
+def _seconds_until(retry_after: str) -> int | None:
+    """Both forms of the header: seconds, and a date."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return min(int(retry_after), _RETRY_AFTER_SECONDS_MAX)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    # A date whose zone is not told is meant in UTC, as the format has it.
+    seconds = math.ceil((until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return min(max(seconds, 0), _RETRY_AFTER_SECONDS_MAX)
 
 
 def _is_local(url: str) -> bool:

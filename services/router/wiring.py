@@ -13,9 +13,15 @@ from services.router.attempts import Attempts
 from services.router.call_log import CallLog
 from services.router.calls import Calls
 from services.router.directory import Directory, Resolve, refusal_from_status
+from services.router.health import Health
 from services.router.http_face import HttpFace
+from services.router.idempotency import IdempotencyKeys
 from services.router.key_ring import KeyRing
+from services.router.limits import Limiter, LocalWindows
+from services.router.planning import Planner
+from services.router.prices import ListPrices, PriceList
 from services.router.recording import Recorder
+from services.router.response_cache import ResponseCache
 from services.router.routing import RoutingTable
 from services.router.sender import Sender, Sweeper
 from services.router.servicer import InferenceServicer
@@ -24,10 +30,13 @@ from services.router.spool import Spool
 from services.router.upstream import Upstream
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from tollgate.ledger.v1.price_service_pb2 import ListPricesRequest, ListPricesResponse
+from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceStub
 from tollgate.router.v1 import inference_service_pb2
 from tollgate.router.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
 DIRECTORY_TIMEOUT_SECONDS = 2.0
+PRICES_TIMEOUT_SECONDS = 10.0
 # How long to go on sending records at the end. What is left then waits in the spool for the next start.
 LAST_SEND_SECONDS = 3.0
 
@@ -49,12 +58,29 @@ class Worker:
         recorder = Recorder(spool, self._call_log)
         key_ring = KeyRing(settings.provider_key_private)
         directory = Directory(_resolve_by(channel, token))
-        table = RoutingTable(candidate for provider in settings.providers for candidate in provider.candidates)
-        admission = Admission(directory, table, key_ring, recorder)
-        attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring)
-        calls = Calls(admission, attempts, recorder)
+        candidates = [candidate for provider in settings.providers for candidate in provider.candidates]
+        self._prices = PriceList(_list_prices_by(channel, token), candidates)
+        health = Health(settings.policies.cooldown_seconds)
+        planner = Planner(
+            RoutingTable(candidates, settings.policies.auto.models),
+            key_ring,
+            health,
+            auto_order=settings.policies.auto.order,
+            price_of=self._prices.token_price,
+        )
+        limiter = Limiter(LocalWindows())
+        admission = Admission(directory, planner, limiter, recorder, settings.policies.defaults)
+        attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring, health)
+        calls = Calls(admission, attempts, recorder, ResponseCache(settings.cache_bytes), IdempotencyKeys())
 
-        self.http = HttpFace(calls, admission, self._upstreams)
+        self.http = HttpFace(
+            calls,
+            admission,
+            settings.providers,
+            health,
+            calls_max=settings.calls_max,
+            trusted_proxy_count=settings.trusted_proxy_count,
+        )
         self._servicer = InferenceServicer(calls)
         self._grpc = GrpcServer(settings.grpc, directory, [_inference_service(self._servicer)])
         self._cut_off_after_seconds = settings.grpc.drain_seconds
@@ -68,6 +94,7 @@ class Worker:
         await worker._grpc.start()
         worker._sender.start()
         worker._sweeper.start()
+        worker._prices.start()
         return worker
 
     def begin_drain(self, notice_seconds: int) -> None:
@@ -83,6 +110,7 @@ class Worker:
             await self._draining
         for upstream in self._upstreams:
             await upstream.close()
+        await self._prices.stop()
         await self._sweeper.stop()
         await self._sender.stop(LAST_SEND_SECONDS)
         await self._channel.close(None)
@@ -118,6 +146,16 @@ def _resolve_by(channel: grpc.aio.Channel, service_token: str) -> Resolve:
             raise refusal_from_status(error) from error
 
     return resolve
+
+
+def _list_prices_by(channel: grpc.aio.Channel, service_token: str) -> ListPrices:
+    stub = PriceServiceStub(channel)
+    metadata = service_metadata(service_token)
+
+    async def list_prices(request: ListPricesRequest) -> ListPricesResponse:
+        return await stub.ListPrices(request, metadata=metadata, timeout=PRICES_TIMEOUT_SECONDS)
+
+    return list_prices
 
 
 def _serve_metrics(settings: Settings) -> None:

@@ -13,6 +13,9 @@ from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
 from tests.integration.router.processes import Router, free_address, running
 
 PROVIDERS = """
+[defaults]
+cooldown_seconds = 0  # one router serves all tests, and what fails in one is not to be avoided in the next
+
 [[providers]]
 name = "openai"
 format = "openai"
@@ -50,6 +53,49 @@ format = "openai"
 base_url = "http://{simulator}/wrongkey/v1"
 api_key_variable = "WRONG_API_KEY"
 models = ["gpt-refused"]
+
+[[providers]]
+name = "openai-more"
+format = "openai"
+base_url = "http://{simulator}/more/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+models = ["gpt-5-mini", "claude-or-gpt"]
+
+[[providers]]
+name = "openai-media"
+format = "openai"
+base_url = "http://{simulator}/media/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+[providers.models]
+"text-embedding-3-small" = {{ upstream = "text-embedding-3-small", endpoints = ["embeddings"] }}
+"gpt-image-1" = {{ upstream = "gpt-image-1", endpoints = ["image_generations"] }}
+"dall-e-3" = {{ upstream = "dall-e-3", endpoints = ["image_generations"] }}
+
+[[providers]]
+name = "azure-openai"
+format = "openai"
+base_url = "http://{simulator}/openai/deployments/{{model}}"
+api_key_header = "api-key"
+api_key_variable = "SIMULATOR_API_KEY"
+query = {{ "api-version" = "2024-10-21" }}
+models = {{ "gpt-azure" = "deployment-8" }}
+
+[[providers]]
+name = "anthropic"
+format = "anthropic"
+base_url = "http://{simulator}/anthropic/v1"
+api_key_variable = "SIMULATOR_API_KEY"
+[providers.models]
+"claude-sonnet" = {{ upstream = "claude-sonnet-latest", output_tokens_max = 64000 }}
+"claude-or-gpt" = "claude-or-gpt"
+
+[[providers]]
+name = "google"
+format = "gemini"
+base_url = "http://{simulator}/google/v1beta"
+api_key_variable = "SIMULATOR_API_KEY"
+thinking = "budget"
+models = ["gemini-flash"]
 """
 
 StartRouter = Callable[..., AbstractAsyncContextManager[Router]]
