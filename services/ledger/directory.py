@@ -14,8 +14,8 @@ from services.ledger.storage.accounts import AccountStore
 from services.ledger.storage.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
-# Whether an organization has credit left, read in the transaction of the connection.
-CreditAvailable = Callable[[AsyncConnection, UUID], Awaitable[bool]]
+# Whether an organization has credit left at a moment, read in the transaction of the connection.
+CreditAvailable = Callable[[AsyncConnection, UUID, datetime], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Directory:
                 project_mode=standing.project_mode,
                 payload_retained=standing.payload_retained,
                 sealed_secrets=standing.sealed_secrets,
-                credit_available=await self._credit_available(connection, key.organization_id),
+                credit_available=await self._credit_available(connection, key.organization_id, self._clock()),
             )
 
 

@@ -16,6 +16,7 @@ from services.common.parameters import whole_number
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 500
+NUMBER_DIGITS_MAX = 18
 _DIGEST_BYTES = 8
 
 Item = TypeVar("Item")
@@ -91,7 +92,19 @@ class _ByTimeAndName:
         return TimeAndName(parsed, name)
 
 
+class _ByNumber:
+    def print(self, place: int) -> str:
+        return str(place)
+
+    def parse(self, text: str) -> int:
+        # As large as a number that the database keeps, and written only in one way.
+        if not text.isascii() or not text.isdecimal() or len(text) > NUMBER_DIGITS_MAX:
+            raise ValueError
+        return int(text)
+
+
 BY_ID: PlaceFormat[UUID] = _ById()
+BY_NUMBER: PlaceFormat[int] = _ByNumber()
 BY_TIME_AND_NAME: PlaceFormat[TimeAndName] = _ByTimeAndName()
 
 

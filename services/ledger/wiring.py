@@ -21,7 +21,9 @@ from services.common.uuid7 import new_uuid7
 from services.ledger.account_keeping import AccountKeeper
 from services.ledger.account_reading import AccountReader
 from services.ledger.billing import Billing
+from services.ledger.book_reading import BookReader
 from services.ledger.catalogue_loading import load_catalogue
+from services.ledger.credit_ending import CreditEnder
 from services.ledger.directory import Directory
 from services.ledger.expiring import Expirer
 from services.ledger.key_keeping import KeyKeeper
@@ -38,6 +40,7 @@ from services.ledger.storage.books import credit_available
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
+from services.ledger.verifying import BookVerifier
 from tollgate.ledger.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -86,6 +89,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     prices = CurrentPrices(database)
     recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
     expirer = Expirer(DatabaseWriter(settings.database_url), clock=_now, holder=new_uuid7())
+    ender = CreditEnder(writer, clock=_now)
     accounts = AccountKeeper(database, clock=_now, new_id=new_uuid7)
     keys = KeyKeeper(
         database,
@@ -101,7 +105,12 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
         if settings.operator_key is not None:
             await keys.seed_operator_key(settings.operator_key)
         recorder.start()
-        async with _in_background(prices.follow(), _keep_partitions(writer, ingest), expirer.follow()):
+        async with _in_background(
+            prices.follow(),
+            _keep_partitions(writer, ingest),
+            expirer.follow(),
+            ender.follow(),
+        ):
             yield [
                 Service(
                     usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"],
@@ -111,7 +120,11 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                 Service(
                     billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"],
                     billing_service_pb2_grpc.add_BillingServiceServicer_to_server,
-                    BillingServicer(Billing(database, writer, clock=_now)),
+                    BillingServicer(
+                        Billing(database, writer, clock=_now),
+                        BookReader(database, clock=_now),
+                        BookVerifier(database, clock=_now),
+                    ),
                 ),
                 Service(
                     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],

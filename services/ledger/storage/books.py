@@ -1,123 +1,114 @@
-"""The journal and its balances in PostgreSQL. Works inside its caller's transaction."""
+"""An organization's books in PostgreSQL: what is booked, under one lock, and how they stand."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.journal import SPENDABLE, Account, Balances, EntryKind, Postings, after
+from services.ledger.credits import Credit, settled, without_ended
+from services.ledger.journal import Account, Balances, spendable
+from services.ledger.storage import postings
+from services.ledger.storage.credits import credit_from_row, end_credits
+from services.ledger.storage.postings import Entry, Placed
+
+__all__ = [
+    "Entry",
+    "Placed",
+    "Standing",
+    "books_due",
+    "credit_available",
+    "end_due",
+    "find_standing",
+    "lock_organization",
+    "post",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """An organization's books as they are."""
+class _Page(NamedTuple):
+    """Where an organization's next entry goes."""
 
-    # The last journal entry; 0 before the first.
     sequence: int
-    balances: Mapping[Account, int]
+    post_time: datetime
+    # None when no credit ends.
+    next_expire_time: datetime | None
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is to be booked for one organization."""
-
-    kind: EntryKind
-    reference: str
-    create_time: datetime
-    postings: Postings
+    @property
+    def follows_an_end(self) -> bool:
+        return self.next_expire_time is not None and self.next_expire_time <= self.post_time
 
 
 # The row is the lock on an organization's books. Sorted, so that two batches take the locks they share in one order.
-_NEXT_SEQUENCES = """
-    INSERT INTO ledger.book (organization_id, sequence)
-    SELECT organization_id, 1 FROM unnest(%s::uuid[]) AS organization_id ORDER BY organization_id
-    ON CONFLICT (organization_id) DO UPDATE SET sequence = book.sequence + 1
-    RETURNING organization_id::text, sequence
+# Times do not go back, though the clocks of two ledgers may differ.
+_NEXT_PAGES = """
+    INSERT INTO ledger.book (organization_id, sequence, post_time)
+    SELECT organization_id, 1, %s FROM unnest(%s::uuid[]) AS organization_id ORDER BY organization_id
+    ON CONFLICT (organization_id) DO UPDATE
+       SET sequence = book.sequence + 1, post_time = GREATEST(book.post_time, excluded.post_time)
+    RETURNING organization_id::text, sequence, post_time, next_expire_time
 """
-_BALANCES = """
-    SELECT organization_id::text, account, amount_pico FROM ledger.balance WHERE organization_id = ANY(%s::uuid[])
+_LOCK = """
+    SELECT sequence + 1, GREATEST(post_time, %s), next_expire_time
+      FROM ledger.book WHERE organization_id = %s::uuid FOR UPDATE
 """
-_ADD_ENTRIES = """
-    INSERT INTO ledger.journal_entry (organization_id, sequence, kind, reference, create_time, accounts, amounts)
-    SELECT organization_id, sequence, kind, reference, create_time,
-           array_agg(account ORDER BY account), array_agg(amount_pico ORDER BY account)
-      FROM unnest(
-               %s::uuid[], %s::bigint[], %s::smallint[], %s::text[], %s::timestamptz[], %s::smallint[], %s::numeric[]
-           ) AS posting (organization_id, sequence, kind, reference, create_time, account, amount_pico)
-     GROUP BY organization_id, sequence, kind, reference, create_time
-     ORDER BY organization_id, sequence
-"""
-_ADD_TO_BALANCES = """
-    INSERT INTO ledger.balance (organization_id, account, amount_pico, sequence)
-    SELECT organization_id, account, amount_pico, sequence
-      FROM unnest(%s::uuid[], %s::smallint[], %s::numeric[], %s::bigint[])
-           AS posting (organization_id, account, amount_pico, sequence)
-     ORDER BY organization_id, account
-    ON CONFLICT (organization_id, account) DO UPDATE
-       SET amount_pico = balance.amount_pico + excluded.amount_pico, sequence = excluded.sequence
+_TURN_TO = "UPDATE ledger.book SET sequence = %s, post_time = %s WHERE organization_id = %s::uuid"
+_DUE = """
+    SELECT organization_id::text FROM ledger.book WHERE next_expire_time <= %s ORDER BY next_expire_time LIMIT %s
 """
 
 
 def post(
-    connection: Connection, organization_ids: Collection[str], decide: Callable[[str, Balances], Entry]
-) -> dict[str, Standing]:
+    connection: Connection,
+    organization_ids: Collection[str],
+    now: datetime,
+    decide: Callable[[str, Balances], Entry],
+) -> dict[str, Placed]:
     """Books one entry for each organization, as `decide` makes it from the balances there are.
 
-    Holds every one of these books until the transaction ends. Returns how they stand then.
+    The end of credit that has ended by now is booked first. Holds every one of these books until the transaction ends.
     """
     ids = sorted(organization_ids)
     if not ids:
         return {}
-    sequences: dict[str, int] = dict(connection.execute(_NEXT_SEQUENCES, (ids,)).fetchall())
-    balances: dict[str, dict[Account, int]] = {organization_id: {} for organization_id in ids}
-    for organization_id, account, amount_pico in connection.execute(_BALANCES, (ids,)):
-        balances[organization_id][Account(account)] = int(amount_pico)
-    entries = {organization_id: decide(organization_id, balances[organization_id]) for organization_id in ids}
-    _write(connection, entries, sequences)
-    return {
-        organization_id: Standing(sequences[organization_id], after(balances[organization_id], entry.postings))
-        for organization_id, entry in entries.items()
+    pages = {
+        organization_id: _Page(*page)
+        for organization_id, *page in connection.execute(_NEXT_PAGES, (now, ids)).fetchall()
     }
+    balances: dict[str, Balances] = dict(postings.find_balances(connection, ids))
+    for organization_id in ids:
+        page = pages[organization_id]
+        if page.follows_an_end:
+            ended = end_credits(connection, organization_id, page.sequence, balances[organization_id], page.post_time)
+            connection.execute(_TURN_TO, (ended.next_sequence, page.post_time, organization_id))
+            pages[organization_id] = page._replace(sequence=ended.next_sequence)
+            balances[organization_id] = ended.balances
+    entries = {
+        one: postings.placed(one, pages[one].sequence, pages[one].post_time, decide(one, balances[one]), balances[one])
+        for one in ids
+    }
+    postings.add(connection, entries.values())
+    return entries
 
 
-def _write(connection: Connection, entries: Mapping[str, Entry], sequences: Mapping[str, int]) -> None:
-    postings = [
-        (organization_id, sequences[organization_id], entry, account, amount_pico)
-        for organization_id, entry in entries.items()
-        for account, amount_pico in entry.postings.items()
-    ]
-    ids = [organization_id for organization_id, *_ in postings]
-    numbers = [sequence for _, sequence, *_ in postings]
-    accounts = [int(account) for *_, account, _ in postings]
-    amounts = [amount_pico for *_, amount_pico in postings]
-    kinds = [int(entry.kind) for _, _, entry, *_ in postings]
-    references = [entry.reference for _, _, entry, *_ in postings]
-    times = [entry.create_time for _, _, entry, *_ in postings]
-    connection.execute(_ADD_ENTRIES, (ids, numbers, kinds, references, times, accounts, amounts))
-    connection.execute(_ADD_TO_BALANCES, (ids, accounts, amounts, numbers))
+def books_due(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Organizations some of whose credit has ended, and nobody has booked it yet."""
+    return [organization_id for (organization_id,) in connection.execute(_DUE, (now, limit))]
 
 
-# Grants
-
-
-@dataclass(frozen=True, slots=True)
-class CreditGrant:
-    """Credit that was added."""
-
-    organization_id: str
-    grant_id: str
-    # PREPAID or PROMOTIONAL.
-    account: Account
-    amount_pico: int
-    # The journal entry that booked it.
-    sequence: int
-    # What could be spent after it.
-    balance_pico: int
-    create_time: datetime
+def end_due(connection: Connection, organization_id: str, now: datetime) -> None:
+    """Books the end of credit that has ended by now; nothing when another has."""
+    row = connection.execute(_LOCK, (now, organization_id)).fetchone()
+    if row is None or not (page := _Page(*row)).follows_an_end:
+        return
+    before = postings.find_balances(connection, [organization_id])[organization_id]
+    ended = end_credits(connection, organization_id, page.sequence, before, page.post_time)
+    last_time = postings.time_of(connection, organization_id, ended.next_sequence - 1)
+    if last_time is not None:
+        connection.execute(_TURN_TO, (ended.next_sequence - 1, last_time, organization_id))
 
 
 def lock_organization(connection: Connection, organization_id: str) -> bool:
@@ -126,65 +117,55 @@ def lock_organization(connection: Connection, organization_id: str) -> bool:
     return connection.execute(query, (organization_id,)).fetchone() is not None
 
 
-def find_grant(connection: Connection, organization_id: str, grant_id: str) -> CreditGrant | None:
-    query = """
-        SELECT kind, amount_pico, sequence, balance_pico, create_time
-          FROM ledger.credit_grant WHERE organization_id = %s::uuid AND grant_id = %s
-    """
-    row = connection.execute(query, (organization_id, grant_id)).fetchone()
-    if row is None:
-        return None
-    kind, amount_pico, sequence, balance_pico, create_time = row
-    return CreditGrant(
-        organization_id, grant_id, Account(kind), int(amount_pico), sequence, int(balance_pico), create_time
-    )
-
-
-def add_grant(connection: Connection, grant: CreditGrant) -> None:
-    statement = """
-        INSERT INTO ledger.credit_grant
-               (organization_id, grant_id, kind, amount_pico, sequence, balance_pico, create_time)
-        VALUES (%s::uuid, %s, %s, %s, %s, %s, %s)
-    """
-    values = (
-        grant.organization_id,
-        grant.grant_id,
-        int(grant.account),
-        grant.amount_pico,
-        grant.sequence,
-        grant.balance_pico,
-        grant.create_time,
-    )
-    connection.execute(statement, values)
-
-
 # Questions
 
-_CREDIT_AVAILABLE = text("""
-    SELECT COALESCE(sum(amount_pico), 0) > 0
-      FROM ledger.balance
-     WHERE organization_id = :organization_id AND account = ANY(:accounts)
-""")
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An organization's books as they are at a moment. What has ended by then is left out, booked or not."""
+
+    # The last journal entry; 0 before the first.
+    sequence: int
+    balances: Mapping[Account, int]
+    # With what remains of each.
+    credits: Iterable[Credit]
+
+
+# One statement, so that all of it is of one moment.
 _STANDING = text("""
-    SELECT book.sequence, balance.account, balance.amount_pico
+    SELECT book.sequence, 0 AS part, balance.account, balance.amount_pico, NULL AS grant_id, NULL::timestamptz AS ends
       FROM ledger.organization
       LEFT JOIN ledger.book USING (organization_id)
       LEFT JOIN ledger.balance USING (organization_id)
      WHERE organization_id = :organization_id
+     UNION ALL
+    SELECT sequence, 1, kind, remaining_pico, grant_id, expire_time
+      FROM ledger.credit_grant
+     WHERE organization_id = :organization_id AND remaining_pico > 0
 """)
-_OWN_ACCOUNTS = [int(account) for account in (*SPENDABLE, Account.RECEIVABLE)]
 
 
-async def credit_available(connection: AsyncConnection, organization_id: UUID) -> bool:
-    """Whether the organization has more credit than it owes."""
-    values = {"organization_id": organization_id, "accounts": _OWN_ACCOUNTS}
-    return bool((await connection.execute(_CREDIT_AVAILABLE, values)).scalar_one())
-
-
-async def find_standing(connection: AsyncConnection, organization_id: UUID) -> Standing | None:
-    """The books as of the last entry; None when there is no such organization."""
+async def find_standing(connection: AsyncConnection, organization_id: UUID, now: datetime) -> Standing | None:
+    """None when there is no such organization."""
     rows = (await connection.execute(_STANDING, {"organization_id": organization_id})).all()
-    if not rows:
+    books = [row for row in rows if row.part == 0]
+    if not books:
         return None
-    balances = {Account(row.account): int(row.amount_pico) for row in rows if row.account is not None}
-    return Standing(rows[0].sequence or 0, balances)
+    balances = {Account(row.account): int(row.amount_pico) for row in books if row.account is not None}
+    opened = [
+        credit_from_row((row.sequence, row.grant_id, row.account, row.amount_pico, row.ends))
+        for row in rows
+        if row.part == 1
+    ]
+    left = settled(opened, balances)
+    return Standing(
+        books[0].sequence or 0,
+        without_ended(balances, left, now),
+        [credit for credit in left if not credit.has_ended(now)],
+    )
+
+
+async def credit_available(connection: AsyncConnection, organization_id: UUID, now: datetime) -> bool:
+    """Whether the organization has more credit than it owes."""
+    standing = await find_standing(connection, organization_id, now)
+    return standing is not None and spendable(standing.balances) + standing.balances.get(Account.RECEIVABLE, 0) > 0

@@ -12,6 +12,7 @@ from psycopg import Connection, errors
 from services.common.errors import DomainError
 from services.common.uuid7 import new_uuid7
 from services.ledger.daily import money_by_day, records_by_day
+from services.ledger.day_counts import durations_by_day, failures_by_day
 from services.ledger.errors import SequenceGapError
 from services.ledger.journal import Balances, Charge, EntryKind, charge
 from services.ledger.records import (
@@ -26,7 +27,7 @@ from services.ledger.records import (
 )
 from services.ledger.retention import Place
 from services.ledger.rollups import add_up
-from services.ledger.storage import books, daily, partitions, usage
+from services.ledger.storage import books, daily, day_figures, partitions, usage
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
 from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
 from services.ledger.storage.partitions import Partition, Partitions
@@ -198,6 +199,8 @@ class _Batch:
             copy_payloads(self._connection, retained)
         hours = add_up(records)
         usage.add_figures(self._connection, hours)
+        day_figures.add_durations(self._connection, durations_by_day(records))
+        day_figures.add_failures(self._connection, failures_by_day(records))
         daily.add_records(self._connection, records_by_day(hours))
         daily.add_money(self._connection, money_by_day(records))
         charges = _charges(records)

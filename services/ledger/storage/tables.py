@@ -48,4 +48,5 @@ TABLES = {
     "journal_entry": Kind.TENANT,
     "balance": Kind.TENANT,
     "credit_grant": Kind.TENANT,
+    "credit_refund": Kind.TENANT,
 }

@@ -21,3 +21,15 @@ async def transaction(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
             yield connection
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         raise UnavailableError("The ledger's database cannot be used right now; try again.") from error
+
+
+@asynccontextmanager
+async def snapshot(database: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Everything as it was at one moment, for reading only. Raises UnavailableError like `transaction`."""
+    try:
+        async with database.connect() as opened:
+            connection = await opened.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            async with connection.begin():
+                yield connection
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise UnavailableError("The ledger's database cannot be used right now; try again.") from error

@@ -111,7 +111,7 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
     private_key = X25519PrivateKey.generate()
     in_credit: set[UUID] = set()
 
-    async def credit_available(connection: AsyncConnection, organization_id: UUID) -> bool:
+    async def credit_available(connection: AsyncConnection, organization_id: UUID, now: datetime) -> bool:
         return organization_id in in_credit
 
     accounts = AccountKeeper(engine, clock=now_in_utc, new_id=new_uuid7)

@@ -34,8 +34,9 @@ def test_what_is_booked_cannot_be_changed_by_the_ledger_itself(
 
 def entry(organization_id: str, accounts: list[int], amounts: list[int]) -> tuple[str, tuple[object, ...]]:
     statement = """
-        INSERT INTO ledger.journal_entry (organization_id, sequence, kind, reference, create_time, accounts, amounts)
-        VALUES (%s, 99, 1, 'planted', now(), %s, %s)
+        INSERT INTO ledger.journal_entry
+               (organization_id, sequence, kind, reference, create_time, balance_pico, accounts, amounts)
+        VALUES (%s, 99, 1, 'planted', now(), 0, %s, %s)
     """
     return statement, (organization_id, accounts, amounts)
 
