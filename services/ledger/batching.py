@@ -11,7 +11,7 @@ from services.common.errors import UnavailableError
 # What a batch waits for others to join it, where it is small.
 JOIN_SECONDS = 0.005
 # A batch that has this many waits no longer.
-JOIN_SIZE = 500
+JOIN_SIZE = 1_000
 BATCH_SIZE_MAX = 2_000
 # About two seconds of work.
 QUEUE_SIZE_MAX = 30_000
