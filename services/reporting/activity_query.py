@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +27,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from services.reporting.periods import Timeline
 from services.reporting.record_ids import highest_id, lowest_id
+from services.reporting.retention import figures_kept_since
 from services.reporting.summaries import FIGURES, Dimension, Figures, FiguresRow
 from services.reporting.view import View
 from services.reporting.views import cost_line, organization, usage_hour, usage_record
@@ -93,7 +94,7 @@ class ActivityQuery:
         return (
             select(*keys, *sums)
             .select_from(source.join(organization, organization.c.organization_id == columns.organization_id))
-            .where(moment >= _horizon(self.as_of), *self._filters(columns))
+            .where(moment >= figures_kept_since(self.as_of), *self._filters(columns))
             .group_by("period", "funding", "model", "provider", "group_id")
         )
 
@@ -112,12 +113,6 @@ def figures_row_from_row(row: Row[Any]) -> FiguresRow:
         group=group,
         figures=Figures._make(map(int, figures)),
     )
-
-
-def _horizon(as_of: datetime) -> ColumnElement[Any]:
-    """From when on an organization's plan shows figures. An hour stays until all of it is past."""
-    kept = organization.c.retention_days * literal(timedelta(days=1))
-    return func.date_trunc("hour", literal(as_of, TIMESTAMP(timezone=True)) - kept, "UTC")
 
 
 def _sums_of_detail(lines: FromClause) -> list[ColumnElement[Any]]:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from services.common.money import nearest_double, usd_from_pico
+from services.reporting.retention import Retention
 from services.reporting.summaries import BreakdownRow, Dimension, PeriodSummary, percentage
 from services.reporting.view import View
 from tollgate.reporting.v1 import activity_service_pb2 as activity_pb
@@ -18,12 +19,12 @@ def activity_to_proto(summaries: list[PeriodSummary], dimension: Dimension) -> a
     return activity_pb.GetActivityResponse(activity=[_period_to_proto(summary, dimension) for summary in summaries])
 
 
-def metadata_to_wire(view: View, as_of: datetime, retention_days: int | None) -> tuple[tuple[str, str], ...]:
+def metadata_to_wire(view: View, as_of: datetime, retention: Retention | None) -> tuple[tuple[str, str], ...]:
     """The initial metadata of an answer; over REST they are headers. Retention is that of one organization."""
     as_of_header = ("x-tollgate-as-of", time_to_wire(as_of, "milliseconds"))
-    if view.organization_id is None or retention_days is None:
+    if view.organization_id is None or retention is None:
         return (as_of_header,)
-    return as_of_header, ("x-tollgate-retention-days", str(retention_days))
+    return as_of_header, ("x-tollgate-retention-days", str(retention.days))
 
 
 def time_to_wire(moment: datetime, precision: str = "microseconds") -> str:

@@ -1,6 +1,5 @@
 """Single calls as the wire has them. Rows are those of `reporting.usage_record` and `reporting.cost_line`."""
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +9,8 @@ from sqlalchemy import Row
 
 from services.common.money import nearest_double, usd_from_pico
 from services.reporting.convert import time_to_wire
+from services.reporting.payloads import body_from_compressed
+from services.reporting.reader import WholeRequest
 from services.reporting.views import USAGE
 from tollgate.ledger.v1 import usage_pb2
 from tollgate.reporting.v1 import request_service_pb2 as pb
@@ -41,11 +42,12 @@ def summary_to_proto(row: Row[Any]) -> pb.RequestSummary:
     )
 
 
-def request_to_proto(row: Row[Any], lines: Sequence[Row[Any]]) -> pb.GetRequestResponse:
-    return pb.GetRequestResponse(
+def request_to_proto(request: WholeRequest) -> pb.GetRequestResponse:
+    row = request.row
+    response = pb.GetRequestResponse(
         request=summary_to_proto(row),
         attempts=[_attempt_to_proto(order, attempt) for order, attempt in enumerate(row.attempts, start=1)],
-        cost_lines=map(_line_to_proto, lines),
+        cost_lines=map(_line_to_proto, request.lines),
         usage=_usage_to_proto(row),
         usage_source=_word(usage_pb2.UsageSource.DESCRIPTOR, "USAGE_SOURCE_", row.usage_source),
         discount=_decimal(row.discount),
@@ -56,6 +58,16 @@ def request_to_proto(row: Row[Any], lines: Sequence[Row[Any]]) -> pb.GetRequestR
         unpriced=row.unpriced,
         flags=[_word(usage_pb2.RecordFlag.DESCRIPTOR, "RECORD_FLAG_", flag) for flag in row.flags],
     )
+    if request.payload is not None:
+        _add_payload(response, request.payload)
+    return response
+
+
+def _add_payload(response: pb.GetRequestResponse, row: Row[Any]) -> None:
+    response.request_body, response.request_body_is_base64 = body_from_compressed(bytes(row.request_body))
+    response.response_body, response.response_body_is_base64 = body_from_compressed(bytes(row.response_body))
+    response.request_content_type = row.request_content_type
+    response.response_content_type = row.response_content_type
 
 
 def _attempt_to_proto(order: int, attempt: dict[str, Any]) -> pb.RequestAttempt:

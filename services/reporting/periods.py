@@ -125,16 +125,6 @@ def floor_hour(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def kept_since(as_of: datetime, retention_days: int | None) -> datetime:
-    """From when on a plan shows single calls, to the second. Without a plan there is nothing to show."""
-    return as_of - (retention_days or 0) * DAY
-
-
-def first_hour_kept(as_of: datetime, retention_days: int) -> datetime:
-    """From when on a plan shows figures. An hour stays until all of it is past."""
-    return floor_hour(kept_since(as_of, retention_days))
-
-
 def _date_range(from_date: str, to_date: str) -> tuple[date, date]:
     first, last = _date("from", from_date, needed_by="to"), _date("to", to_date, needed_by="from")
     if last < first:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.errors import QueryCanceled
-from sqlalchemy import Row, func, or_, select, text
+from sqlalchemy import Row, or_, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,7 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting.activity_query import ActivityQuery, figures_row_from_row
 from services.reporting.request_filter import RequestFilter
-from services.reporting.request_query import count_of_all_pages, lines_of_request, one_page, one_request
+from services.reporting.request_query import (
+    count_of_all_pages,
+    lines_of_request,
+    one_page,
+    one_request,
+    payload_of_request,
+)
+from services.reporting.retention import Retention, retention_at
 from services.reporting.summaries import FiguresRow
 from services.reporting.view import View
 from services.reporting.views import api_key, organization, project
@@ -35,6 +42,15 @@ class RequestPage:
     rows: list[Row[Any]]
     has_more: bool
     total: int
+
+
+class WholeRequest(NamedTuple):
+    """One call, its cost lines, and what is retained of it."""
+
+    row: Row[Any]
+    lines: list[Row[Any]]
+    # None where nothing is.
+    payload: Row[Any] | None
 
 
 class Reader:
@@ -66,13 +82,13 @@ class Snapshot:
         self._connection = connection
         self._organization_id = organization_id
 
-    async def retention_days(self) -> int | None:
-        """How far back the plan shows figures; over all organizations, the furthest. None when there is none."""
-        statement = select(func.max(organization.c.retention_days))
+    async def retention(self, as_of: datetime) -> Retention | None:
+        """How far back is shown. None when there is no organization."""
+        statement = retention_at(as_of)
         if self._organization_id is not None:
             statement = statement.where(organization.c.organization_id == self._organization_id)
-        days: int | None = (await self._connection.execute(statement)).scalar_one()
-        return days
+        row = (await self._connection.execute(statement)).one()
+        return None if row.days is None else Retention(row.days, row.kept_since)
 
     async def has_project(self, project_id: str) -> bool:
         """Whether the organization has this project."""
@@ -113,13 +129,14 @@ class Snapshot:
         total = (await self._connection.execute(count_of_all_pages(calls, since))).scalar_one()
         return RequestPage(rows[:limit], has_more=len(rows) > limit, total=total)
 
-    async def request(self, view: View, since: datetime, request_id: UUID) -> tuple[Row[Any], list[Row[Any]]] | None:
-        """One call and its cost lines, or None when the view shows no such call."""
+    async def request(self, view: View, since: datetime, request_id: UUID) -> WholeRequest | None:
+        """One call, or None when the view shows no such call."""
         row = (await self._connection.execute(one_request(view, since, request_id))).one_or_none()
         if row is None:
             return None
-        lines = lines_of_request(row.organization_id, row.request_id)
-        return row, list(await self._connection.execute(lines))
+        lines = await self._connection.execute(lines_of_request(row.organization_id, row.request_id))
+        payload = await self._connection.execute(payload_of_request(row.organization_id, row.request_id))
+        return WholeRequest(row, list(lines), payload.one_or_none())
 
 
 def _visibility(organization_id: UUID | None) -> Any:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, func, not_, select
 from services.reporting.record_ids import lowest_id
 from services.reporting.request_filter import RequestFilter
 from services.reporting.view import View
-from services.reporting.views import SUMMARY, USAGE_RECORD, cost_line, usage_record
+from services.reporting.views import PAYLOAD, SUMMARY, USAGE_RECORD, cost_line, payload, usage_record
 
 _SUMMARY = [usage_record.c[name] for name in SUMMARY]
 _WHOLE = [usage_record.c[name] for name in USAGE_RECORD]
@@ -49,6 +49,14 @@ def lines_of_request(organization_id: UUID, request_id: UUID) -> Select[Any]:
         )
         .where(columns.organization_id == organization_id, columns.request_id == request_id)
         .order_by(columns.line_number)
+    )
+
+
+def payload_of_request(organization_id: UUID, request_id: UUID) -> Select[Any]:
+    """What is retained of one call."""
+    columns = payload.c
+    return select(*(columns[name] for name in PAYLOAD)).where(
+        columns.organization_id == organization_id, columns.request_id == request_id
     )
 
 

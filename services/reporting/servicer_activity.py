@@ -10,7 +10,7 @@ from services.reporting.activity_query import ActivityQuery
 from services.reporting.authorization import require_own, view_of
 from services.reporting.convert import activity_to_proto, metadata_to_wire
 from services.reporting.parameters import optional_uuid, storable_text
-from services.reporting.periods import Timeline, first_hour_kept, timeline_for
+from services.reporting.periods import Timeline, floor_hour, timeline_for
 from services.reporting.reader import Reader
 from services.reporting.summaries import Dimension, summarize
 from services.reporting.view import View
@@ -31,11 +31,11 @@ class ActivityServicer(ActivityServiceServicer):
         timeline, dimension = _timeline(request, as_of), _dimension(request.group_by)
         async with self._reader.snapshot(view.organization_id) as snapshot:
             await require_own(view, caller, snapshot)
-            retention_days = await snapshot.retention_days()
-            if retention_days is not None:
-                timeline = timeline.since(first_hour_kept(as_of, retention_days))
+            retention = await snapshot.retention(as_of)
+            if retention is not None:
+                timeline = timeline.since(floor_hour(retention.kept_since))
             rows = await snapshot.figures(ActivityQuery(view=view, timeline=timeline, dimension=dimension, as_of=as_of))
-        await context.send_initial_metadata(metadata_to_wire(view, as_of, retention_days))
+        await context.send_initial_metadata(metadata_to_wire(view, as_of, retention))
         return activity_to_proto(summarize(timeline, rows, dimension), dimension)
 
 

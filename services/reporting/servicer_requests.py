@@ -12,7 +12,6 @@ from services.reporting.convert import metadata_to_wire
 from services.reporting.convert_requests import request_to_proto, summary_to_proto
 from services.reporting.page_token import id_from_page_token, page_token_for
 from services.reporting.parameters import optional_uuid, storable_text, whole_number
-from services.reporting.periods import kept_since
 from services.reporting.reader import Reader
 from services.reporting.request_filter import RequestFilter, request_filter_from
 from tollgate.reporting.v1 import request_service_pb2 as pb
@@ -37,10 +36,12 @@ class RequestServicer(RequestServiceServicer):
         before = id_from_page_token(request.page_token, calls)
         async with self._reader.snapshot(organization_id) as snapshot:
             await require_own(calls.view, caller, snapshot)
-            retention_days = await snapshot.retention_days()
-            page = await snapshot.request_page(calls, kept_since(as_of, retention_days), before, limit)
+            retention = await snapshot.retention(as_of)
+            # Without an organization there is nothing to show.
+            since = retention.kept_since if retention is not None else as_of
+            page = await snapshot.request_page(calls, since, before, limit)
 
-        await context.send_initial_metadata(metadata_to_wire(calls.view, as_of, retention_days))
+        await context.send_initial_metadata(metadata_to_wire(calls.view, as_of, retention))
         return pb.ListRequestsResponse(
             requests=map(summary_to_proto, page.rows),
             next_page_token=page_token_for(page.rows[-1].request_id, calls) if page.has_more else "",
@@ -51,13 +52,14 @@ class RequestServicer(RequestServiceServicer):
         caller, as_of = current_caller(), self._now()
         view = view_of(caller, organization_id=request.organization_id, project_id="")
         async with self._reader.snapshot(one_organization(view)) as snapshot:
-            retention_days = await snapshot.retention_days()
-            found = await snapshot.request(view, kept_since(as_of, retention_days), _id_in_path(request))
+            retention = await snapshot.retention(as_of)
+            since = retention.kept_since if retention is not None else as_of
+            found = await snapshot.request(view, since, _id_in_path(request))
         if found is None:
             raise NotFoundError(f"request {request.request_id}")
 
-        await context.send_initial_metadata(metadata_to_wire(view, as_of, retention_days))
-        return request_to_proto(*found)
+        await context.send_initial_metadata(metadata_to_wire(view, as_of, retention))
+        return request_to_proto(found)
 
 
 def _filter(caller: Caller, request: pb.ListRequestsRequest) -> RequestFilter:

@@ -4,7 +4,13 @@ from sqlalchemy import column, table
 
 from services.reporting.summaries import FIGURES
 
-organization = table("organization", column("organization_id"), column("retention_days"), schema="reporting")
+organization = table(
+    "organization",
+    column("organization_id"),
+    column("retention_days"),
+    column("retention_floor"),
+    schema="reporting",
+)
 
 project = table("project", column("organization_id"), column("project_id"), schema="reporting")
 
@@ -87,3 +93,8 @@ cost_line = table(
     ),
     schema="reporting",
 )
+
+# What is shown of a retained payload.
+PAYLOAD = ("request_body", "request_content_type", "response_body", "response_content_type")
+
+payload = table("payload", *map(column, ("organization_id", "request_id", *PAYLOAD)), schema="reporting")

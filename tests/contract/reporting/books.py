@@ -38,6 +38,8 @@ from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest
 NOW = datetime(2026, 5, 20, 10, 30, tzinfo=UTC)
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 _MILLION = Decimal(1_000_000)
+# By the days they keep; any other term is an Enterprise customer's.
+_PLANS = {3: 1, 90: 2}
 
 # USD per million tokens, or per piece.
 GPT_4O = Prices(
@@ -163,18 +165,37 @@ class Books:
         self._discounts: list[Discount] = []
         prepare_session(connection)
 
-    def organization(self, *, retention_days: int = 90) -> str:
+    def organization(self, *, retention_days: int = 90, payload_retained: bool = False) -> str:
         organization_id = str(uuid4())
-        plan = {3: 1, 90: 2}.get(retention_days, 3)
+        plan = _PLANS.get(retention_days, 3)
         self._connection.execute(
             """
             INSERT INTO ledger.organization
                    (organization_id, display_name, plan, retention_days, payload_retained, create_time)
-            VALUES (%s, 'Acme', %s, %s, false, %s)
+            VALUES (%s, 'Acme', %s, %s, %s, %s)
             """,
-            (organization_id, plan, retention_days, _LONG_AGO),
+            (organization_id, plan, retention_days, payload_retained, _LONG_AGO),
         )
+        self._keep_plan(organization_id, plan, retention_days, _LONG_AGO)
         return organization_id
+
+    def change_retention(self, organization_id: str, retention_days: int, at: datetime) -> None:
+        """As a change of plan does it."""
+        plan = _PLANS.get(retention_days, 3)
+        self._connection.execute(
+            "UPDATE ledger.organization SET plan = %s, retention_days = %s WHERE organization_id = %s",
+            (plan, retention_days, organization_id),
+        )
+        self._keep_plan(organization_id, plan, retention_days, at)
+
+    def _keep_plan(self, organization_id: str, plan: int, retention_days: int, valid_from: datetime) -> None:
+        self._connection.execute(
+            """
+            INSERT INTO ledger.organization_plan (organization_id, valid_from, plan, retention_days)
+            VALUES (%s, %s, %s, %s)
+            """,
+            (organization_id, valid_from, plan, retention_days),
+        )
 
     def project(self, organization_id: str, project_id: str = "web") -> str:
         self._connection.execute(
@@ -197,8 +218,8 @@ class Books:
         )
         return key
 
-    def customer(self, *, retention_days: int = 90) -> Customer:
-        organization_id = self.organization(retention_days=retention_days)
+    def customer(self, *, retention_days: int = 90, payload_retained: bool = False) -> Customer:
+        organization_id = self.organization(retention_days=retention_days, payload_retained=payload_retained)
         self.project(organization_id)
         return Customer(organization_id, self.key(organization_id))
 

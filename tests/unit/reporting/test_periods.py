@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidRequestError
-from services.reporting.periods import DATE_MAX, DATE_MIN, Timeline, first_hour_kept, timeline_for
+from services.reporting.periods import DATE_MAX, DATE_MIN, Timeline, timeline_for
 
 NOW = datetime(2026, 5, 20, 23, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -162,17 +162,3 @@ def test_what_is_over_by_a_moment_is_cut_off() -> None:
     assert [period.label for period in cut.periods] == ["2026-05-03", "2026-05-04"]
     assert found.since(found.end).periods == ()
     assert found.since(found.end).split_hours == []
-
-
-@pytest.mark.parametrize(
-    ("as_of", "kept"),
-    [
-        ("2026-05-20T10:30:00", "2026-05-17T10:00:00"),
-        ("2026-05-20T10:59:59.999999", "2026-05-17T10:00:00"),
-        ("2026-05-20T11:00:00", "2026-05-17T11:00:00"),
-    ],
-)
-def test_an_hour_is_kept_until_all_of_it_is_past(as_of: str, kept: str) -> None:
-    moment = datetime.fromisoformat(f"{as_of}+00:00")
-
-    assert first_hour_kept(moment, 3) == datetime.fromisoformat(f"{kept}+00:00")
