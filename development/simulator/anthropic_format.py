@@ -23,9 +23,13 @@ def asked(request: Mapping[str, Any], instance: str) -> Behaviour:
     maximum = request.get("max_tokens")
     if not isinstance(maximum, int) or maximum < 1:
         raise BadRequestError("max_tokens: field required")
-    behaviour = behaviour_for(request, instance)
-    if any(message.get("role") not in ("user", "assistant", "system") for message in request["messages"]):
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequestError("messages: field required")
+    if any(message.get("role") not in ("user", "assistant", "system") for message in messages):
         raise BadRequestError("messages: unexpected role")
+    system = [request["system"]] if "system" in request else []
+    behaviour = behaviour_for(request, instance, [*system, *messages])
     thinking = request.get("thinking") or {}
     if thinking.get("type") == "enabled" and not 1024 <= thinking.get("budget_tokens", 0) < maximum:
         raise BadRequestError("max_tokens: must be greater than thinking.budget_tokens, which is at least 1024")
