@@ -1,4 +1,4 @@
-"""The official Anthropic SDK, unmodified, sync and async: messages as Anthropic answers them, errors as it knows them."""
+"""The official Anthropic SDK, unmodified, sync and async: messages as Anthropic answers them, its errors for ours."""
 
 import asyncio
 import base64
