@@ -30,9 +30,13 @@ _HAS_DETAIL = """
     SELECT EXISTS (SELECT FROM ledger.usage_record
                     WHERE retention_class = %s AND request_day = %s AND organization_id = %s::uuid)
 """
+# Figures of an hour that is not all past may still be asked of detail, so a limit that moves on leaves that hour's to
+# expire with its day. One that stands still is that of a larger plan: what lies before it must not come back.
 _LIMIT = """
-    SELECT retention_days, ledger.kept_since(%s, retention_days, retention_floor)
-      FROM reporting.organization WHERE organization_id = %s::uuid
+    SELECT retention_days, CASE WHEN kept_since = retention_floor THEN kept_since
+                                ELSE date_trunc('hour', kept_since, 'UTC') END
+      FROM (SELECT retention_days, retention_floor, ledger.kept_since(%s, retention_days, retention_floor) AS kept_since
+              FROM reporting.organization WHERE organization_id = %s::uuid) AS own
 """
 _MINE = """
     retention_class = %(retention_class)s AND request_day = %(day)s AND organization_id = %(organization_id)s::uuid

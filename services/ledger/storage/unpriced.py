@@ -33,7 +33,12 @@ _usage_record = Table(
     Column("unpriced", Boolean),
 )
 _organization = Table(
-    "organization", _metadata, Column("organization_id", Uuid, primary_key=True), Column("retention_days", Integer)
+    "organization",
+    _metadata,
+    Column("organization_id", Uuid, primary_key=True),
+    Column("retention_days", Integer),
+    Column("retention_floor", DateTime(timezone=True)),
+    schema="reporting",
 )
 
 
@@ -63,7 +68,8 @@ async def unpriced_records(
 ) -> list[UnpricedRecord]:
     """Up to `limit` records in the order of their ids, after one of them. Records past their retention are not seen."""
     record, organization = _usage_record.c, _organization.c
-    kept_since = literal(now, DateTime(timezone=True)) - func.make_interval(0, 0, 0, organization.retention_days)
+    moment = literal(now, DateTime(timezone=True))
+    kept_since = func.ledger.kept_since(moment, organization.retention_days, organization.retention_floor)
     statement = (
         select(
             record.organization_id,

@@ -1,17 +1,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
+from services.common.database import open_database
 from services.ledger.accounts import Plan
 from services.ledger.expiring import Expirer
 from services.ledger.metrics import RETENTION_PROBLEMS
 from services.ledger.records import RecordStatus
 from services.ledger.retention import KEY_DAYS, Kept
 from services.ledger.storage.leadership import LEASE
+from services.ledger.storage.transactions import transaction
+from services.ledger.storage.unpriced import UnpricedFilter, unpriced_records
 from services.ledger.storage.writer import DatabaseWriter
 from tests.conftest import Database
 from tests.retention_builders import DAY, MICROSECOND, NOON, SteppedLedger, a_stepped_ledger
@@ -436,3 +439,34 @@ async def test_a_year_of_history_goes_in_bounded_passes(ledger: SteppedLedger) -
     for _ in range(4):
         await ledger.pass_at(ledger.clock.now)
     assert ledger.count("usage_record", organization_id) == 0
+
+
+async def test_unpriced_records_are_listed_to_the_microsecond_too(ledger: SteppedLedger, database: Database) -> None:
+    organization_id = ledger.add_organization()
+    record = await ledger.record_at(organization_id, NOON + MICROSECOND, model="nobody-priced-this")
+    mine = UnpricedFilter(organization_id=UUID(organization_id), provider=None, model=None)
+    engine = open_database(database.ledger_url)
+
+    async def listed(now: datetime) -> list[str]:
+        async with transaction(engine) as connection:
+            found = await unpriced_records(connection, mine, after=None, limit=10, now=now)
+        return [str(one.request_id) for one in found]
+
+    try:
+        assert await listed(NOON + MICROSECOND + 3 * DAY) == [record.request_id]
+        assert await listed(NOON + MICROSECOND + 3 * DAY + MICROSECOND) == []
+    finally:
+        await engine.dispose()
+
+
+async def test_detail_of_an_hour_that_is_not_all_past_stays_for_its_figures(ledger: SteppedLedger) -> None:
+    organization_id = ledger.add_organization(Plan.PRO, 90)
+    for moment in (NOON - MICROSECOND, NOON + timedelta(minutes=1)):
+        await ledger.record_at(organization_id, moment)
+    ledger.clock.now = NOON + 3 * DAY + timedelta(minutes=30)
+    ledger.change_plan(organization_id, Plan.FREE, 3)
+
+    await ledger.pass_at(ledger.clock.now)
+
+    query = "SELECT start_time, retention_class FROM ledger.usage_record WHERE organization_id = %s"
+    assert ledger.rows(query, organization_id) == [(NOON + timedelta(minutes=1), 3)]
