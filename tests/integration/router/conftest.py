@@ -12,10 +12,13 @@ from services.common.settings import Environment
 from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
 from tests.integration.router.processes import Router, free_address, running
 
-PROVIDERS = """
+# One router serves all tests, and what fails in one is not to be avoided in the next.
+POLICIES = """
 [defaults]
-cooldown_seconds = 0  # one router serves all tests, and what fails in one is not to be avoided in the next
+cooldown_seconds = 0
+"""
 
+PROVIDERS = """
 [[providers]]
 name = "openai"
 format = "openai"
@@ -125,10 +128,10 @@ async def ledger(key_settings: Mapping[str, str]) -> AsyncIterator[FakeLedger]:
 @pytest.fixture(scope="session")
 def start_router(simulator: str, ledger: FakeLedger, key_settings: Mapping[str, str]) -> StartRouter:
     @asynccontextmanager
-    async def start(directory: Path, **environment: str) -> AsyncIterator[Router]:
+    async def start(directory: Path, *, policies: str = POLICIES, **environment: str) -> AsyncIterator[Router]:
         http, grpc, metrics = free_address(), free_address(), free_address()
         providers = directory / "providers.toml"
-        providers.write_text(PROVIDERS.format(simulator=simulator, nobody=free_address()))
+        providers.write_text(policies + PROVIDERS.format(simulator=simulator, nobody=free_address()))
         log = directory / "log"
         variables = {
             "TOLLGATE_SERVICE_TOKEN": SERVICE_TOKEN,

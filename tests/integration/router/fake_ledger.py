@@ -6,22 +6,38 @@ from typing import Any
 from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from google.protobuf.message import Message
 
 from services.common.authentication import Caller, hash_key
 from services.common.errors import InvalidApiKeyError
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.sealed_secrets import seal
 from tollgate.access.v1 import access_pb2
-from tollgate.ledger.v1 import directory_service_pb2, usage_service_pb2
+from tollgate.ledger.v1 import directory_service_pb2, price_service_pb2, usage_service_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse, SealedProviderKey
 from tollgate.ledger.v1.directory_service_pb2_grpc import (
     DirectoryServiceServicer,
     add_DirectoryServiceServicer_to_server,
 )
+from tollgate.ledger.v1.price_service_pb2 import ListPricesRequest, ListPricesResponse, PriceVersion
+from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceServicer, add_PriceServiceServicer_to_server
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordResult, RecordUsageRequest, RecordUsageResponse
 from tollgate.ledger.v1.usage_service_pb2_grpc import UsageServiceServicer, add_UsageServiceServicer_to_server
 
+
+def _price(provider: str, model: str, usd: str) -> PriceVersion:
+    version = PriceVersion(provider=provider, model=model)
+    for unit in (price_service_pb2.PRICE_UNIT_INPUT_TOKEN, price_service_pb2.PRICE_UNIT_OUTPUT_TOKEN):
+        version.prices.unit_prices.add(unit=unit, price=usd)
+    return version
+
+
+PRICES = [
+    _price("openai", "gpt-4o", "0.00001"),
+    _price("openai", "gpt-4o-mini", "0.000001"),
+    _price("azure", "gpt-4o", "0.000005"),
+]
 SERVICE_TOKEN = "service-token-of-the-tests"
 RECORD_SECONDS_MAX = 10
 _numbers = itertools.count(1)
@@ -34,7 +50,7 @@ class NoKeys:
         return None
 
 
-class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
+class FakeLedger(DirectoryServiceServicer, UsageServiceServicer, PriceServiceServicer):
     """Lives as long as the test session; may be stopped and started in between."""
 
     def __init__(self, address: str, provider_key_public: X25519PublicKey) -> None:
@@ -52,9 +68,11 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         )
         directory = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"]
         usage = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
+        prices = price_service_pb2.DESCRIPTOR.services_by_name["PriceService"]
         services = [
             Service(directory, add_DirectoryServiceServicer_to_server, self),
             Service(usage, add_UsageServiceServicer_to_server, self),
+            Service(prices, add_PriceServiceServicer_to_server, self),
         ]
         self._server = GrpcServer(settings, NoKeys(), services)
         await self._server.start()
@@ -75,7 +93,10 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
             credit_available=True,
         )
         for name, value in said.items():
-            setattr(grant, name, value)
+            if isinstance(value, Message):
+                getattr(grant, name).CopyFrom(value)
+            else:
+                setattr(grant, name, value)
         for provider, secret in (own_keys or {}).items():
             sealed = seal(secret, self._provider_key_public, organization_id=grant.organization_id, provider=provider)
             grant.provider_keys.append(SealedProviderKey(provider=provider, sealed_secret=sealed))
@@ -115,6 +136,10 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         answer.CopyFrom(grant)
         answer.project_id = grant.project_id or request.project_id
         return answer
+
+    async def ListPrices(self, request: ListPricesRequest, context: Any) -> ListPricesResponse:  # noqa: N802
+        versions = [each for each in PRICES if each.provider == request.provider]
+        return ListPricesResponse(versions=versions)
 
     async def RecordUsage(self, request: RecordUsageRequest, context: Any) -> RecordUsageResponse:  # noqa: N802
         producer = (request.producer_id, request.epoch)

@@ -103,10 +103,12 @@ class Router:
         return Answer(response.status, dict(response.headers), bytes(await response.bytes()))
 
     @asynccontextmanager
-    async def open_chat(self, key: str, prompt: str, **members: object) -> AsyncIterator[Response]:
+    async def open_chat(
+        self, key: str, prompt: str, headers: Mapping[str, str] | None = None, **members: object
+    ) -> AsyncIterator[Response]:
         """A streamed chat completion; leaving the block early hangs up."""
         body = chat_body(prompt, stream=True, **members)
-        request = self._request("POST", "/v1/chat/completions", body, key, None)
+        request = self._request("POST", "/v1/chat/completions", body, key, headers)
         # Or the client would read on by itself, up to 64 KiB, before it shows the first event.
         async with request.streamed_read_buffer_limit(0).build_streamed() as response:
             yield response
