@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from services.common.uuid7 import new_uuid7
 from services.ledger.retention import DAY, Kept, Mismatch, Place, Sums, end_of, retention_class
-from services.ledger.storage import control_totals, partitions
+from services.ledger.storage import control_totals, day_figures, partitions
 from services.ledger.storage.partitions import Partition
 
 # A drop needs its tables for itself, for a moment. Whoever writes meanwhile waits no longer than this for it to begin,
@@ -237,7 +237,7 @@ def hours_due(connection: Connection, now: datetime, limit: int, without: Collec
 
 
 def delete_hours(connection: Connection, due: HoursDue, now: datetime) -> Attempt:
-    """Deletes the figures of an organization's day up to the end."""
+    """Deletes the figures of an organization's day up to the end; those by the day are then what is left of it."""
     start = datetime.combine(due.day, time(), UTC)
     try:
         with unchanging(connection):
@@ -247,6 +247,7 @@ def delete_hours(connection: Connection, due: HoursDue, now: datetime) -> Attemp
                 return Attempt(Outcome.MISMATCH, mismatches=[mismatch])
             row = connection.execute(_DELETE_HOURS, (due.organization_id, start, due.end)).fetchone()
             row_count, *sums = (int(value or 0) for value in row or ())
+            day_figures.leave_rest(connection, due.organization_id, due.day, due.end)
             gone = [Gone(due.organization_id, due.day, Kept.HOURS, "", row_count, Sums(*sums))]
             write_down(connection, gone, now)
             take_back_problems(connection, due.day, Kept.HOURS, [due.organization_id])

@@ -12,7 +12,7 @@ from psycopg import Connection
 from services.ledger.pricing import CostLine, Line
 from services.ledger.records import PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
-from services.ledger.storage import copy_binary, daily
+from services.ledger.storage import copy_binary, daily, day_figures
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,6 +73,7 @@ def prepare_session(connection: Connection) -> None:
     connection.execute(_CREATE_STAGING)
     connection.execute(_CREATE_HOUR_STAGING)
     daily.prepare_session(connection)
+    day_figures.prepare_session(connection)
 
 
 def claim_keys(
@@ -270,7 +271,7 @@ _INT8_MAX = 2**63 - 1
 
 
 def add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> None:
-    """Adds to the figures that are there."""
+    """Adds to the figures that are there, by hour and by day."""
     _add_figures(connection, hours)
     # A batch's sums may be larger than any of its amounts; what does not fit is added in another round.
     while rest := {key: _beyond(figures) for key, figures in hours.items() if max(figures) > _INT8_MAX}:
@@ -304,6 +305,7 @@ def _add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> No
         )
     _copy(connection, _STAGE_HOURS, rows)
     connection.execute(_ADD_HOURS)
+    connection.execute(day_figures.ADD_SUMS)
 
 
 def _copy(connection: Connection, statement: str, rows: list[bytes]) -> None:
