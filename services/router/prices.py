@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 
 import grpc
 
@@ -12,9 +11,7 @@ from tollgate.ledger.v1 import price_service_pb2
 from tollgate.ledger.v1.price_service_pb2 import ListPricesRequest, ListPricesResponse, PriceVersion
 
 REFRESH_SECONDS = 60.0
-RETRY_SECONDS = 5.0
-# A ledger that is away does not keep a router from starting.
-FIRST_SECONDS_MAX = 2.0
+RETRY_SECONDS = 2.0
 _PAGE_SIZE = "500"
 # Models are compared by what a token costs in an ordinary call, which has three times more input than output.
 _INPUT_SHARE = 0.75
@@ -34,11 +31,8 @@ class PriceList:
         self._token_prices: dict[tuple[str, str], float] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Returns when prices are known, or cannot be known soon; then they are learnt in the background."""
-        with suppress(grpc.aio.AioRpcError, TimeoutError):
-            async with asyncio.timeout(FIRST_SECONDS_MAX):
-                await self.refresh()
+    def start(self) -> None:
+        """Needs a running event loop. Until the ledger has answered, no prices are known."""
         self._task = asyncio.create_task(self._run(), name="prices")
 
     async def stop(self) -> None:
@@ -70,11 +64,11 @@ class PriceList:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_SECONDS if self._versions else RETRY_SECONDS)
             try:
                 await self.refresh()
             except grpc.aio.AioRpcError as error:
                 log.warning("prices cannot be renewed: %s %s", error.code().name, error.details())
+            await asyncio.sleep(REFRESH_SECONDS if self._versions else RETRY_SECONDS)
 
 
 def token_price(version: PriceVersion) -> float:

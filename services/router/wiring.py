@@ -94,7 +94,7 @@ class Worker:
         await worker._grpc.start()
         worker._sender.start()
         worker._sweeper.start()
-        await worker._prices.start()
+        worker._prices.start()
         return worker
 
     def begin_drain(self, notice_seconds: int) -> None:

@@ -50,7 +50,14 @@ class NoKeys:
         return None
 
 
-class FakeLedger(DirectoryServiceServicer, UsageServiceServicer, PriceServiceServicer):
+class Prices(PriceServiceServicer):
+    """Lists a few; publishes none."""
+
+    async def ListPrices(self, request: ListPricesRequest, context: Any) -> ListPricesResponse:  # noqa: N802
+        return ListPricesResponse(versions=[each for each in PRICES if each.provider == request.provider])
+
+
+class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
     """Lives as long as the test session; may be stopped and started in between."""
 
     def __init__(self, address: str, provider_key_public: X25519PublicKey) -> None:
@@ -72,7 +79,7 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer, PriceServiceSer
         services = [
             Service(directory, add_DirectoryServiceServicer_to_server, self),
             Service(usage, add_UsageServiceServicer_to_server, self),
-            Service(prices, add_PriceServiceServicer_to_server, self),
+            Service(prices, add_PriceServiceServicer_to_server, Prices()),  # type: ignore[abstract]
         ]
         self._server = GrpcServer(settings, NoKeys(), services)
         await self._server.start()
@@ -136,10 +143,6 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer, PriceServiceSer
         answer.CopyFrom(grant)
         answer.project_id = grant.project_id or request.project_id
         return answer
-
-    async def ListPrices(self, request: ListPricesRequest, context: Any) -> ListPricesResponse:  # noqa: N802
-        versions = [each for each in PRICES if each.provider == request.provider]
-        return ListPricesResponse(versions=versions)
 
     async def RecordUsage(self, request: RecordUsageRequest, context: Any) -> RecordUsageResponse:  # noqa: N802
         producer = (request.producer_id, request.epoch)

@@ -29,6 +29,16 @@ async def fresh_router(start_router: StartRouter, tmp_path_factory: pytest.TempP
         yield router
 
 
+async def chosen(router: Router, key: str, expected: tuple[str, str], model: str = "gpt-4o") -> Answer:
+    """The first call that goes where it should, once the router has learnt the prices."""
+    async with asyncio.timeout(10):
+        while True:
+            answer = await router.chat(key, model=model)
+            if (provider(answer), answer.headers["x-tollgate-model"]) == expected:
+                return answer
+            await asyncio.sleep(0.1)
+
+
 def provider(answer: Answer) -> str:
     return answer.headers["x-tollgate-provider"]
 
@@ -40,14 +50,13 @@ async def test_a_project_s_preferred_provider_is_asked_first(router: Router, led
 
 
 async def test_by_price_the_cheapest_is_asked_first(router: Router, ledger: FakeLedger) -> None:
-    assert provider(await router.chat(ledger.grant(project_settings=BY_PRICE))) == "azure"
+    assert await chosen(router, ledger.grant(project_settings=BY_PRICE), ("azure", "gpt-4o"))
 
 
 async def test_auto_is_the_cheapest_of_its_models(fresh_router: Router, ledger: FakeLedger) -> None:
-    answer = await fresh_router.chat(ledger.grant(), model="auto")
+    answer = await chosen(fresh_router, ledger.grant(), ("openai", "gpt-4o-mini"), model="auto")
     record = await ledger.record(answer.request_id)
 
-    assert (provider(answer), answer.headers["x-tollgate-model"]) == ("openai", "gpt-4o-mini")
     assert (record.requested_model, record.model) == ("auto", "gpt-4o-mini")
 
 

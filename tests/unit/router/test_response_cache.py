@@ -6,10 +6,11 @@ import pytest
 from services.router.formats.endpoint import ModelRequest
 from services.router.formats.registry import CHAT_COMPLETIONS
 from services.router.response_cache import ANSWER_BYTES_MAX, CachedAnswer, ResponseCache, cache_name, wants_no_cache
+from tollgate.ledger.v1 import directory_service_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
-WEB = ResolveKeyResponse(organization_id="acme", project_id="web", project_mode=1)
+WEB = ResolveKeyResponse(organization_id="acme", project_id="web", project_mode=directory_service_pb2.PROJECT_MODE_CREDITS)
 
 
 def request(**members: object) -> ModelRequest:
