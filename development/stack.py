@@ -31,8 +31,17 @@ T = TypeVar("T")
 class Stack:
     """The whole system. `start` returns when every part answers; `stop` leaves no process behind."""
 
-    def __init__(self, state: State, addresses: Addresses, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is given to every process, over what we set: for tests that want another setting."""
+    def __init__(
+        self,
+        state: State,
+        addresses: Addresses,
+        environment: Mapping[str, str] | None = None,
+        router_environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is given to every process, over what we set: for tests that want another setting.
+
+        `router_environment` is given to the router only, over that.
+        """
         self.state = state
         self.addresses = addresses
         state.prepare()
@@ -40,6 +49,7 @@ class Stack:
         self.postgres: EmbeddedPostgres | None = None
         self.processes: dict[str, Process] = {}
         self._overrides = dict(environment or {})
+        self._router_overrides = dict(router_environment or {})
 
     @property
     def url(self) -> str:
@@ -97,19 +107,27 @@ class Stack:
             "TOLLGATE_PROVIDER_KEY_PUBLIC": secrets.provider_key_public,
         }
         reporting = {"TOLLGATE_DATABASE_URL": self._url_as("tollgate_reporting", admin_url)}
-        router = {
-            "TOLLGATE_SPOOL_DIRECTORY": str(self.state.spool),
-            "TOLLGATE_PROVIDER_KEY_PRIVATE": secrets.provider_key_private,
-            **self._providers(),
-        }
-        router_ready = all_of(answers_grpc_health(at.router_grpc), answers_http(f"http://{at.router_http}/health"))
         return [
             self._python("ledger", "services.ledger", ledger, answers_grpc_health(at.ledger)),
             self._python("reporting", "services.reporting", reporting, answers_grpc_health(at.reporting)),
             self._python("simulator", "development.simulator", {}, answers_http(f"http://{at.simulator}/health")),
-            self._python("router", "services.router", router, router_ready),
+            self.router("router", at, self.state.spool),
             self._envoy(),
         ]
+
+    def router(self, name: str, at: Addresses, spool: Path, environment: Mapping[str, str] | None = None) -> Process:
+        """A router that listens where `at` says; besides the stack's own, for whoever wants another beside it."""
+        own = {
+            "TOLLGATE_ROUTER_HTTP_ADDRESS": at.router_http,
+            "TOLLGATE_ROUTER_GRPC_ADDRESS": at.router_grpc,
+            "TOLLGATE_ROUTER_METRICS_ADDRESS": at.router_metrics,
+            "TOLLGATE_SPOOL_DIRECTORY": str(spool),
+            "TOLLGATE_PROVIDER_KEY_PRIVATE": self.secrets.provider_key_private,
+            **self._providers(),
+        }
+        overrides = {**self._router_overrides, **(environment or {})}
+        is_ready = all_of(answers_grpc_health(at.router_grpc), answers_http(f"http://{at.router_http}/health"))
+        return self._python(name, "services.router", own, is_ready, overrides)
 
     def _providers(self) -> dict[str, str]:
         """The user's own providers, where a file names them; the simulated one otherwise."""
@@ -120,9 +138,14 @@ class Stack:
         return {"TOLLGATE_PROVIDERS_FILE": str(path), "SIMULATOR_API_KEY": "simulated"}
 
     def _python(
-        self, name: str, module: str, own: Mapping[str, str], is_ready: Callable[[], Awaitable[bool]]
+        self,
+        name: str,
+        module: str,
+        own: Mapping[str, str],
+        is_ready: Callable[[], Awaitable[bool]],
+        overrides: Mapping[str, str] | None = None,
     ) -> Process:
-        environment = {**self._common_environment(), **own, **self._overrides}
+        environment = {**self._common_environment(), **own, **self._overrides, **(overrides or {})}
         command = [sys.executable, "-m", module]
         return Process(name, command, environment, self.state.log(name), is_ready)
 
@@ -135,9 +158,6 @@ class Stack:
             "TOLLGATE_LEDGER_METRICS_ADDRESS": at.ledger_metrics,
             "TOLLGATE_REPORTING_ADDRESS": at.reporting,
             "TOLLGATE_REPORTING_METRICS_ADDRESS": at.reporting_metrics,
-            "TOLLGATE_ROUTER_HTTP_ADDRESS": at.router_http,
-            "TOLLGATE_ROUTER_GRPC_ADDRESS": at.router_grpc,
-            "TOLLGATE_ROUTER_METRICS_ADDRESS": at.router_metrics,
             "TOLLGATE_SIMULATOR_ADDRESS": at.simulator,
         }
 
