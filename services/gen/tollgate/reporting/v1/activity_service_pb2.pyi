@@ -341,3 +341,273 @@ class ActivityBreakdown(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActivityBreakdown: _TypeAlias = ActivityBreakdown  # noqa: Y015
+
+@_typing.final
+class GetActivitySummaryRequest(_message.Message):
+    """Which calls to sum. All parameters are text, so that a wrong one is refused with the documented error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    FROM_DATE_FIELD_NUMBER: _builtins.int
+    TO_DATE_FIELD_NUMBER: _builtins.int
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    days: _builtins.str
+    """How many days back, today included: a whole number from 1 to 365. 7 when left out."""
+    from_date: _builtins.str
+    """First day, `YYYY-MM-DD`, inclusive. Needs `to`; both override `days`."""
+    to_date: _builtins.str
+    """Last day, `YYYY-MM-DD`, inclusive. Needs `from`, and is within 366 days of it."""
+    project_id: _builtins.str
+    """Only this project. A project key may name only its own."""
+    api_key_id: _builtins.str
+    """Only this key. UUID."""
+    timezone: _builtins.str
+    """Whose days: an IANA name such as `Europe/Zurich`. `UTC` when left out."""
+    organization_id: _builtins.str
+    """Only this organization. Only operators need it; without it they see all."""
+    def __init__(
+        self,
+        *,
+        days: _builtins.str = ...,
+        from_date: _builtins.str = ...,
+        to_date: _builtins.str = ...,
+        project_id: _builtins.str = ...,
+        api_key_id: _builtins.str = ...,
+        timezone: _builtins.str = ...,
+        organization_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "days", b"days", "from_date", b"from_date", "organization_id", b"organization_id", "project_id", b"project_id", "timezone", b"timezone", "to_date", b"to_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetActivitySummaryRequest: _TypeAlias = GetActivitySummaryRequest  # noqa: Y015
+
+@_typing.final
+class GetActivitySummaryResponse(_message.Message):
+    """What a stretch of days adds up to: the sums of `GetActivity` over the same days."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_DATE_FIELD_NUMBER: _builtins.int
+    TO_DATE_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    API_KEYS_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    INPUT_COST_FIELD_NUMBER: _builtins.int
+    OUTPUT_COST_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_COST_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_INPUT_COST_FIELD_NUMBER: _builtins.int
+    REQUEST_COST_FIELD_NUMBER: _builtins.int
+    WEB_SEARCH_COST_FIELD_NUMBER: _builtins.int
+    DATA_STORAGE_COST_FIELD_NUMBER: _builtins.int
+    IMAGE_INPUT_COST_FIELD_NUMBER: _builtins.int
+    IMAGE_OUTPUT_COST_FIELD_NUMBER: _builtins.int
+    AUDIO_INPUT_COST_FIELD_NUMBER: _builtins.int
+    AUDIO_OUTPUT_COST_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    CLIENT_ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    CACHE_COUNT_FIELD_NUMBER: _builtins.int
+    CACHE_RATE_FIELD_NUMBER: _builtins.int
+    DISCOUNT_SAVINGS_FIELD_NUMBER: _builtins.int
+    CREDITS_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    API_KEYS_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    CREDITS_COST_FIELD_NUMBER: _builtins.int
+    API_KEYS_COST_FIELD_NUMBER: _builtins.int
+    CREDITS_DATA_STORAGE_COST_FIELD_NUMBER: _builtins.int
+    API_KEYS_DATA_STORAGE_COST_FIELD_NUMBER: _builtins.int
+    COST_EXACT_FIELD_NUMBER: _builtins.int
+    CHARGED_EXACT_FIELD_NUMBER: _builtins.int
+    API_KEYS_SAVINGS_FIELD_NUMBER: _builtins.int
+    API_KEYS_SAVINGS_EXACT_FIELD_NUMBER: _builtins.int
+    from_date: _builtins.str
+    """The first day that was asked for, `YYYY-MM-DD`."""
+    to_date: _builtins.str
+    """The last day that was asked for, `YYYY-MM-DD`."""
+    request_count: _builtins.float
+    """Client calls, each once whatever its attempts."""
+    input_tokens: _builtins.float
+    """Whole prompts, cache reads and writes included."""
+    output_tokens: _builtins.float
+    """Everything generated, reasoning included."""
+    total_tokens: _builtins.float
+    """Input plus output."""
+    cached_tokens: _builtins.float
+    """Inside `input_tokens`: read from the provider's cache."""
+    cost: _builtins.float
+    """Everything, both fundings, storage included, in USD."""
+    input_cost: _builtins.float
+    """Plain, image and audio input, in USD."""
+    output_cost: _builtins.float
+    """Plain, reasoning, image and audio output, in USD."""
+    cached_input_cost: _builtins.float
+    """Cache reads, in USD."""
+    cache_write_input_cost: _builtins.float
+    """Cache writes, in USD."""
+    request_cost: _builtins.float
+    """Flat fees per call, rejection fees included, in USD."""
+    web_search_cost: _builtins.float
+    """Web searches, in USD."""
+    data_storage_cost: _builtins.float
+    """Retained payloads, in USD."""
+    image_input_cost: _builtins.float
+    """Inside `input_cost`: images, in USD."""
+    image_output_cost: _builtins.float
+    """Inside `output_cost`: images, in USD."""
+    audio_input_cost: _builtins.float
+    """Inside `input_cost`: audio, in USD."""
+    audio_output_cost: _builtins.float
+    """Inside `output_cost`: audio, in USD."""
+    error_count: _builtins.float
+    """Calls that were not answered with a 2xx, client errors and refusals included."""
+    error_rate: _builtins.float
+    """Errors per 100 calls; 0 when idle."""
+    client_error_count: _builtins.float
+    """Inside `error_count`: the caller's fault, a 4xx."""
+    cache_count: _builtins.float
+    """Answers from our own response cache."""
+    cache_rate: _builtins.float
+    """Cache answers per 100 calls; 0 when idle."""
+    discount_savings: _builtins.float
+    """What discounts saved, in USD."""
+    credits_request_count: _builtins.float
+    """Calls paid from credits."""
+    api_keys_request_count: _builtins.float
+    """Calls paid with own keys."""
+    credits_cost: _builtins.float
+    """Inside `cost`: calls paid from credits, their storage included, in USD."""
+    api_keys_cost: _builtins.float
+    """Inside `cost`: what own-key calls would have cost, their storage included, in USD."""
+    credits_data_storage_cost: _builtins.float
+    """Inside `data_storage_cost`: calls paid from credits, in USD."""
+    api_keys_data_storage_cost: _builtins.float
+    """Inside `data_storage_cost`: calls paid with own keys, in USD."""
+    cost_exact: _builtins.str
+    """The same `cost`, exact: a decimal string in USD."""
+    charged_exact: _builtins.str
+    """What of `cost` was charged to credits, exact: a decimal string in USD."""
+    api_keys_savings: _builtins.float
+    """What own keys saved: `apiKeysCost` without `apiKeysDataStorageCost`, in USD."""
+    api_keys_savings_exact: _builtins.str
+    """The same, exact: a decimal string in USD."""
+    @_builtins.property
+    def credits(self) -> Global___FundingSummary:
+        """What credits paid for."""
+
+    @_builtins.property
+    def api_keys(self) -> Global___FundingSummary:
+        """What own keys paid for."""
+
+    def __init__(
+        self,
+        *,
+        from_date: _builtins.str = ...,
+        to_date: _builtins.str = ...,
+        credits: Global___FundingSummary | None = ...,
+        api_keys: Global___FundingSummary | None = ...,
+        request_count: _builtins.float = ...,
+        input_tokens: _builtins.float = ...,
+        output_tokens: _builtins.float = ...,
+        total_tokens: _builtins.float = ...,
+        cached_tokens: _builtins.float = ...,
+        cost: _builtins.float = ...,
+        input_cost: _builtins.float = ...,
+        output_cost: _builtins.float = ...,
+        cached_input_cost: _builtins.float = ...,
+        cache_write_input_cost: _builtins.float = ...,
+        request_cost: _builtins.float = ...,
+        web_search_cost: _builtins.float = ...,
+        data_storage_cost: _builtins.float = ...,
+        image_input_cost: _builtins.float = ...,
+        image_output_cost: _builtins.float = ...,
+        audio_input_cost: _builtins.float = ...,
+        audio_output_cost: _builtins.float = ...,
+        error_count: _builtins.float = ...,
+        error_rate: _builtins.float = ...,
+        client_error_count: _builtins.float = ...,
+        cache_count: _builtins.float = ...,
+        cache_rate: _builtins.float = ...,
+        discount_savings: _builtins.float = ...,
+        credits_request_count: _builtins.float = ...,
+        api_keys_request_count: _builtins.float = ...,
+        credits_cost: _builtins.float = ...,
+        api_keys_cost: _builtins.float = ...,
+        credits_data_storage_cost: _builtins.float = ...,
+        api_keys_data_storage_cost: _builtins.float = ...,
+        cost_exact: _builtins.str = ...,
+        charged_exact: _builtins.str = ...,
+        api_keys_savings: _builtins.float = ...,
+        api_keys_savings_exact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "credits", b"credits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_keys", b"api_keys", "api_keys_cost", b"api_keys_cost", "api_keys_data_storage_cost", b"api_keys_data_storage_cost", "api_keys_request_count", b"api_keys_request_count", "api_keys_savings", b"api_keys_savings", "api_keys_savings_exact", b"api_keys_savings_exact", "audio_input_cost", b"audio_input_cost", "audio_output_cost", b"audio_output_cost", "cache_count", b"cache_count", "cache_rate", b"cache_rate", "cache_write_input_cost", b"cache_write_input_cost", "cached_input_cost", b"cached_input_cost", "cached_tokens", b"cached_tokens", "charged_exact", b"charged_exact", "client_error_count", b"client_error_count", "cost", b"cost", "cost_exact", b"cost_exact", "credits", b"credits", "credits_cost", b"credits_cost", "credits_data_storage_cost", b"credits_data_storage_cost", "credits_request_count", b"credits_request_count", "data_storage_cost", b"data_storage_cost", "discount_savings", b"discount_savings", "error_count", b"error_count", "error_rate", b"error_rate", "from_date", b"from_date", "image_input_cost", b"image_input_cost", "image_output_cost", b"image_output_cost", "input_cost", b"input_cost", "input_tokens", b"input_tokens", "output_cost", b"output_cost", "output_tokens", b"output_tokens", "request_cost", b"request_cost", "request_count", b"request_count", "to_date", b"to_date", "total_tokens", b"total_tokens", "web_search_cost", b"web_search_cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetActivitySummaryResponse: _TypeAlias = GetActivitySummaryResponse  # noqa: Y015
+
+@_typing.final
+class FundingSummary(_message.Message):
+    """Calls that one funding paid for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_COUNT_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    DATA_STORAGE_COST_FIELD_NUMBER: _builtins.int
+    COST_EXACT_FIELD_NUMBER: _builtins.int
+    CHARGED_EXACT_FIELD_NUMBER: _builtins.int
+    request_count: _builtins.float
+    """Client calls."""
+    error_count: _builtins.float
+    """Calls that were not answered with a 2xx."""
+    input_tokens: _builtins.float
+    """Whole prompts."""
+    output_tokens: _builtins.float
+    """Everything generated."""
+    total_tokens: _builtins.float
+    """Input plus output."""
+    cost: _builtins.float
+    """Everything, in USD; with own keys, what it would have cost."""
+    data_storage_cost: _builtins.float
+    """Inside `cost`: retained payloads, in USD."""
+    cost_exact: _builtins.str
+    """The same `cost`, exact: a decimal string in USD."""
+    charged_exact: _builtins.str
+    """What of it was charged to credits, exact: a decimal string in USD."""
+    def __init__(
+        self,
+        *,
+        request_count: _builtins.float = ...,
+        error_count: _builtins.float = ...,
+        input_tokens: _builtins.float = ...,
+        output_tokens: _builtins.float = ...,
+        total_tokens: _builtins.float = ...,
+        cost: _builtins.float = ...,
+        data_storage_cost: _builtins.float = ...,
+        cost_exact: _builtins.str = ...,
+        charged_exact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_exact", b"charged_exact", "cost", b"cost", "cost_exact", b"cost_exact", "data_storage_cost", b"data_storage_cost", "error_count", b"error_count", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "request_count", b"request_count", "total_tokens", b"total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FundingSummary: _TypeAlias = FundingSummary  # noqa: Y015

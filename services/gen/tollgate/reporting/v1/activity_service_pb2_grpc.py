@@ -40,6 +40,11 @@ class ActivityServiceStub:
                 request_serializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivityRequest.SerializeToString,
                 response_deserializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivityResponse.FromString,
                 _registered_method=True)
+        self.GetActivitySummary = channel.unary_unary(
+                '/tollgate.reporting.v1.ActivityService/GetActivitySummary',
+                request_serializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivitySummaryRequest.SerializeToString,
+                response_deserializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivitySummaryResponse.FromString,
+                _registered_method=True)
 
 
 class ActivityServiceServicer:
@@ -57,6 +62,15 @@ class ActivityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetActivitySummary(self, request, context):
+        """Returns the same totals for the whole time, with what credits and own keys paid side by side.
+
+        Fails like `GetActivity`, with the same initial metadata.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ActivityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +78,11 @@ def add_ActivityServiceServicer_to_server(servicer, server):
                     servicer.GetActivity,
                     request_deserializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivityRequest.FromString,
                     response_serializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivityResponse.SerializeToString,
+            ),
+            'GetActivitySummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetActivitySummary,
+                    request_deserializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivitySummaryRequest.FromString,
+                    response_serializer=tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivitySummaryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +113,33 @@ class ActivityService:
             '/tollgate.reporting.v1.ActivityService/GetActivity',
             tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivityRequest.SerializeToString,
             tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetActivitySummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.reporting.v1.ActivityService/GetActivitySummary',
+            tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivitySummaryRequest.SerializeToString,
+            tollgate_dot_reporting_dot_v1_dot_activity__service__pb2.GetActivitySummaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,11 @@ class ActivityServiceStub:
     the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
     `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
     """
+    GetActivitySummary: _grpc.UnaryUnaryMultiCallable[_activity_service_pb2.GetActivitySummaryRequest, _activity_service_pb2.GetActivitySummaryResponse]
+    """Returns the same totals for the whole time, with what credits and own keys paid side by side.
+
+    Fails like `GetActivity`, with the same initial metadata.
+    """
 
 @_typing.type_check_only
 class ActivityServiceAsyncStub(ActivityServiceStub):
@@ -52,6 +57,11 @@ class ActivityServiceAsyncStub(ActivityServiceStub):
     Fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` when a filter names what is not
     the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
     `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
+    """
+    GetActivitySummary: _aio.UnaryUnaryMultiCallable[_activity_service_pb2.GetActivitySummaryRequest, _activity_service_pb2.GetActivitySummaryResponse]  # type: ignore[assignment]
+    """Returns the same totals for the whole time, with what credits and own keys paid side by side.
+
+    Fails like `GetActivity`, with the same initial metadata.
     """
 
 class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +78,17 @@ class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with `INVALID_REQUEST`, naming the parameter, and with `PERMISSION_DENIED` when a filter names what is not
         the caller's. Days are too many where the answer would hold more than 30,000 rows of figures. Initial metadata:
         `x-tollgate-as-of`, and `x-tollgate-retention-days` for one organization.
+        """
+
+    @_abc_1.abstractmethod
+    def GetActivitySummary(
+        self,
+        request: _activity_service_pb2.GetActivitySummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_activity_service_pb2.GetActivitySummaryResponse, _abc.Awaitable[_activity_service_pb2.GetActivitySummaryResponse]]:
+        """Returns the same totals for the whole time, with what credits and own keys paid side by side.
+
+        Fails like `GetActivity`, with the same initial metadata.
         """
 
 def add_ActivityServiceServicer_to_server(servicer: ActivityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

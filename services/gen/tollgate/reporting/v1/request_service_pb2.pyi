@@ -25,6 +25,26 @@ class ListRequestsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     API_KEY_ID_FIELD_NUMBER: _builtins.int
@@ -34,6 +54,14 @@ class ListRequestsRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    FUNDING_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    TO_TIME_FIELD_NUMBER: _builtins.int
+    MIN_LATENCY_MS_FIELD_NUMBER: _builtins.int
+    MIN_COST_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """Only this organization. Operators must name one; others may leave it out."""
     project_id: _builtins.str
@@ -52,6 +80,24 @@ class ListRequestsRequest(_message.Message):
     """How many at most: a whole number from 1 to 500. 50 when left out."""
     page_token: _builtins.str
     """Where to go on: `next_page_token` of the page before, with the same filters."""
+    cached: _builtins.str
+    """Only what came from our own response cache, or what did not: `true` or `false`."""
+    funding: _builtins.str
+    """Only what was paid so: `credits` or `own_key`."""
+    from_time: _builtins.str
+    """From when on: a day, `YYYY-MM-DD` in UTC, or a moment as RFC 3339 has it."""
+    to_time: _builtins.str
+    """Until when: a day, inclusive, or a moment, exclusive."""
+    min_latency_ms: _builtins.str
+    """Only what took at least so many milliseconds: a whole number."""
+    min_cost: _builtins.str
+    """Only what cost at least so many USD: a decimal number. Calls without a price are left out."""
+    offset: _builtins.str
+    """How many to skip: a whole number up to 10,000, in place of `page_token`."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only what the client attached all of this to. Over REST one parameter each: `metadata.<key>=<value>`."""
+
     def __init__(
         self,
         *,
@@ -64,10 +110,18 @@ class ListRequestsRequest(_message.Message):
         status: _builtins.str = ...,
         limit: _builtins.str = ...,
         page_token: _builtins.str = ...,
+        cached: _builtins.str = ...,
+        funding: _builtins.str = ...,
+        from_time: _builtins.str = ...,
+        to_time: _builtins.str = ...,
+        min_latency_ms: _builtins.str = ...,
+        min_cost: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        offset: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "limit", b"limit", "model", b"model", "organization_id", b"organization_id", "page_token", b"page_token", "project_id", b"project_id", "provider", b"provider", "status", b"status", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "cached", b"cached", "from_time", b"from_time", "funding", b"funding", "limit", b"limit", "metadata", b"metadata", "min_cost", b"min_cost", "min_latency_ms", b"min_latency_ms", "model", b"model", "offset", b"offset", "organization_id", b"organization_id", "page_token", b"page_token", "project_id", b"project_id", "provider", b"provider", "status", b"status", "to_time", b"to_time", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
