@@ -59,7 +59,8 @@ _ENDPOINTS = {int(endpoint): endpoint for endpoint in Endpoint}
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _FUNDINGS = {int(funding): funding for funding in Funding}
 _SOURCES = {int(source): source for source in UsageSource}
-_FLAGS = {int(flag): flag for flag in RecordFlag}
+# Whoever sends records for charging cannot say that they are not to be charged.
+_FLAGS: dict[int, RecordFlag] = {int(flag): flag for flag in RecordFlag if flag != RecordFlag.IMPORTED}
 _QUANTITY_NAMES = RecordedUsage._fields[:-2]
 _QUANTITIES = attrgetter(*_QUANTITY_NAMES)
 
@@ -71,10 +72,10 @@ class _ProblemError(Exception):
 class _Window:
     """Which times a record may have that is received now."""
 
-    def __init__(self, receipt_time: datetime) -> None:
+    def __init__(self, receipt_time: datetime, age_max: timedelta = AGE_MAX) -> None:
         # In microseconds since 1970.
         self.now = (receipt_time - _EPOCH) // _MICROSECOND
-        self.first = self.now - AGE_MAX // _MICROSECOND
+        self.first = self.now - age_max // _MICROSECOND
         self.last = self.now + AHEAD_MAX // _MICROSECOND
 
 
@@ -116,9 +117,11 @@ def _first_sequence(request: RecordUsageRequest) -> int:
     return sequences[0]
 
 
-def received_from_proto(message: usage_pb2.UsageRecord, receipt_time: datetime) -> Received:
+def received_from_proto(
+    message: usage_pb2.UsageRecord, receipt_time: datetime, age_max: timedelta = AGE_MAX
+) -> Received:
     """Takes the sequence out of the message, whose content does not depend on how it came."""
-    return _received(message, _Window(receipt_time))
+    return _received(message, _Window(receipt_time, age_max))
 
 
 def _received(message: usage_pb2.UsageRecord, window: _Window) -> Received:

@@ -5,7 +5,7 @@ what is gone of an account since its credits were last settled is gone from the 
 their order may change: when credit is added, taken out or ends. No call has to wait for that.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -31,9 +31,10 @@ class Credit:
         return self.expire_time is not None and self.expire_time <= now
 
 
-def settled(granted: Collection[Credit], balances: Balances) -> list[Credit]:
+def settled(granted: Iterable[Credit], balances: Balances) -> list[Credit]:
     """The same credits with what remains of each, those of one account in the order in which they are spent."""
-    by_account = {account: [credit for credit in granted if credit.account is account] for account in SPENDABLE}
+    every = list(granted)
+    by_account = {account: [credit for credit in every if credit.account is account] for account in SPENDABLE}
     return [
         credit
         for account, own in by_account.items()

@@ -21,3 +21,4 @@ RETENTION_OVERDUE_SECONDS = Gauge(
     "tollgate_ledger_retention_overdue_seconds",
     "How long the oldest detail has been on disk beyond its time; 0 while everything goes in time.",
 )
+PRICED_LATER = Counter("tollgate_ledger_priced_later_total", "Records that got a price after they were recorded.")

@@ -10,8 +10,16 @@ from services.common.errors import DomainError
 from services.ledger.batching import Batcher
 from services.ledger.metrics import BATCH_RECORDS, BATCH_SECONDS, RECORDS, WAITING_RECORDS
 from services.ledger.price_book import PriceBook
-from services.ledger.pricing import AmountTooLargeError, price_call
-from services.ledger.records import Delivery, PricedRecord, Receipt, RecordResult, RecordStatus, UsageRecord
+from services.ledger.pricing import AmountTooLargeError, PricedCall, price_call
+from services.ledger.records import (
+    Delivery,
+    PricedRecord,
+    Receipt,
+    RecordFlag,
+    RecordResult,
+    RecordStatus,
+    UsageRecord,
+)
 from services.ledger.storage.ingest import CannotStoreError, Ingest
 from services.ledger.storage.usage import pack_record
 from services.ledger.storage.writer import DatabaseWriter
@@ -136,4 +144,12 @@ def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:
     )
     if call.saved_pico + (call.cost_pico or 0) > COST_PICO_MAX:
         raise AmountTooLargeError("the lines together are more than a record can hold")
+    if RecordFlag.IMPORTED in record.flags:
+        call = _shown_only(call)
     return PricedRecord(record, call, None if version is None else version.version_id, discount)
+
+
+def _shown_only(call: PricedCall) -> PricedCall:
+    """The same costs, charged to nobody."""
+    lines = tuple(line._replace(charged=False) for line in call.lines)
+    return call._replace(lines=lines, charged_pico=0)

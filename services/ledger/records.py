@@ -39,6 +39,7 @@ class RecordFlag(IntEnum):
     USAGE_CLAMPED = 1
     RECOVERED = 2
     TIME_IN_FUTURE = 3
+    IMPORTED = 4
     PAYLOAD_TRUNCATED = 5
 
 

@@ -26,15 +26,17 @@ from services.ledger.catalogue_loading import load_catalogue
 from services.ledger.credit_ending import CreditEnder
 from services.ledger.directory import Directory
 from services.ledger.expiring import Expirer
+from services.ledger.importing import Importer
 from services.ledger.key_keeping import KeyKeeper
 from services.ledger.keys import new_api_key_secret
+from services.ledger.late_pricing import LatePricer
 from services.ledger.price_keeping import CurrentPrices, PriceKeeper
 from services.ledger.recording import UsageRecorder
 from services.ledger.servicer_accounts import AccountServicer
 from services.ledger.servicer_billing import BillingServicer
 from services.ledger.servicer_directory import DirectoryServicer
+from services.ledger.servicer_import import ImportServicer
 from services.ledger.servicer_prices import PriceServicer
-from services.ledger.servicer_retention import RetentionServicer
 from services.ledger.servicer_usage import UsageServicer
 from services.ledger.settings import Settings
 from services.ledger.storage.books import credit_available
@@ -49,10 +51,10 @@ from tollgate.ledger.v1 import (
     billing_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
+    import_service_pb2,
+    import_service_pb2_grpc,
     price_service_pb2,
     price_service_pb2_grpc,
-    retention_service_pb2,
-    retention_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -93,6 +95,9 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
     expirer = Expirer(DatabaseWriter(settings.database_url), clock=_now, holder=new_uuid7())
     ender = CreditEnder(writer, clock=_now)
+    # On a connection of its own: finished calls do not wait for old ones.
+    late_writer = DatabaseWriter(settings.database_url, prepare_session)
+    late_pricer = LatePricer(late_writer, lambda: prices.book, clock=_now)
     accounts = AccountKeeper(database, clock=_now, new_id=new_uuid7)
     keys = KeyKeeper(
         database,
@@ -113,6 +118,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
             _keep_partitions(writer, ingest),
             expirer.follow(),
             ender.follow(),
+            late_pricer.follow(),
         ):
             yield [
                 Service(
@@ -128,6 +134,11 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                         BookReader(database, clock=_now),
                         BookVerifier(database, clock=_now),
                     ),
+                ),
+                Service(
+                    import_service_pb2.DESCRIPTOR.services_by_name["ImportService"],
+                    import_service_pb2_grpc.add_ImportServiceServicer_to_server,
+                    ImportServicer(Importer(database, writer, ingest, recorder, clock=_now), clock=_now),
                 ),
                 Service(
                     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
@@ -149,15 +160,11 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                         clock=_now,
                     ),
                 ),
-                Service(
-                    retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],
-                    retention_service_pb2_grpc.add_RetentionServiceServicer_to_server,
-                    RetentionServicer(database),
-                ),
             ]
     finally:
         await expirer.close()
         await recorder.close()
+        late_writer.close()
         writer.close()
 
 

@@ -21,6 +21,7 @@ from services.ledger.records import (
     PricedRecord,
     Receipt,
     Received,
+    RecordFlag,
     RecordResult,
     RecordStatus,
     UsageRecord,
@@ -88,6 +89,12 @@ class Ingest:
             places = [Place(one, day) for one in classes_in_use(connection)]
             self._partitions.ensure(connection, [partitions.of_keys(day), *map(partitions.of_detail, places)])
 
+    def prepare_day(self, connection: Connection, organization_id: str, day: date) -> None:
+        """Makes the partitions that calls of an organization on this day go to."""
+        for keeping in find_keeping(connection, [organization_id]).values():
+            place = Place(keeping.retention_class, day)
+            self._partitions.ensure(connection, [partitions.of_keys(day), partitions.of_detail(place)])
+
 
 @dataclass(slots=True)
 class _Candidate:
@@ -138,7 +145,7 @@ class _Batch:
         self._reject_what_cannot_be_taken(candidates)
         self._claim(candidates)
         self._write([one for one in candidates if one.is_new])
-        set_aside(self._connection, map(_rejected, filter(_is_rejected, candidates)), self._receipt_time)
+        set_aside(self._connection, map(_rejected, filter(_is_set_aside, candidates)), self._receipt_time)
         advanced = {log: sequence for log, sequence in self._cursors.items() if sequence > before[log]}
         advance_cursors(self._connection, advanced)
         return [self._outcome(delivery, admitted[index]) for index, delivery in enumerate(deliveries)]
@@ -291,8 +298,10 @@ def _charges(records: Iterable[PricedRecord]) -> dict[str, Charge]:
     return {organization_id: Charge(charged_pico[organization_id], due) for organization_id, due in list_pico.items()}
 
 
-def _is_rejected(one: _Candidate) -> bool:
-    return one.is_rejected
+def _is_set_aside(one: _Candidate) -> bool:
+    """Who imports has the record still, and would fill our disk with what is wrong with it."""
+    record = one.received.record
+    return one.is_rejected and (record is None or RecordFlag.IMPORTED not in record.flags)
 
 
 def _rejected(one: _Candidate) -> Rejected:

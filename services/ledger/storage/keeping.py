@@ -1,9 +1,13 @@
 """What organizations have kept, and for how long, in PostgreSQL."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from psycopg import Connection
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ledger.retention import retention_class
 
@@ -33,3 +37,16 @@ def find_keeping(connection: Connection, organization_ids: Collection[str]) -> d
 def classes_in_use(connection: Connection) -> set[int]:
     """The classes of all organizations there are."""
     return {retention_class(days) for (days,) in connection.execute(_TERMS)}
+
+
+_KEPT_SINCE = text("""
+    SELECT ledger.kept_since(:now, retention_days, retention_floor)
+      FROM reporting.organization WHERE organization_id = :organization_id
+""")
+
+
+async def find_kept_since(connection: AsyncConnection, organization_id: UUID, now: datetime) -> datetime | None:
+    """From when on an organization sees its calls; None when there is no such organization."""
+    values = {"organization_id": organization_id, "now": now}
+    since: datetime | None = (await connection.execute(_KEPT_SINCE, values)).scalar_one_or_none()
+    return since

@@ -165,6 +165,14 @@ _HOURS = f"""
     SELECT {", ".join(HourKey._fields)}, {", ".join(FIGURES)}
       FROM ledger.usage_hour WHERE {_HOUR_IS_WHOLE} AND {{own}}
 """  # noqa: S608 columns of ours
+_DAY_FIGURES_KEY = (HourKey._fields[0], "day", *HourKey._fields[2:])
+_DAYS_OF_HOURS = f"""
+    SELECT organization_id, {_DAY_OF_HOUR} AS day, {", ".join(HourKey._fields[2:])},
+           {", ".join(f"sum({name}) AS {name}" for name in FIGURES)}
+      FROM ledger.usage_hour WHERE {{own}}
+     GROUP BY organization_id, {_DAY_OF_HOUR}, {", ".join(HourKey._fields[2:])}
+"""  # noqa: S608 columns of ours
+_DAY_FIGURES = f"SELECT {', '.join(_DAY_FIGURES_KEY)}, {', '.join(FIGURES)} FROM ledger.usage_day WHERE {{own}}"  # noqa: S608
 _MONEY_OF_LINES = f"""
     SELECT organization_id, request_day AS day, provider, model, funding, each_line.line, each_line.charged,
            CASE WHEN each_line.line = {int(Line.DATA_STORAGE)} THEN {NO_PRICE_VERSION}
@@ -292,6 +300,9 @@ CHECKS = {
         _MONEY_DAYS, _RECORDED_DAYS, _DAY, "day::text", ("cost_pico", "saved_pico", "charged_pico")
     ),
     "hours_are_their_records": _held_against(_HOURS_OF_RECORDS, _HOURS, HourKey._fields, _HOUR_PLACE, FIGURES),
+    "day_figures_are_their_hours": _held_against(
+        _DAYS_OF_HOURS, _DAY_FIGURES, _DAY_FIGURES_KEY, _HOUR_PLACE.replace("hour", "day"), FIGURES
+    ),
     "money_is_its_lines": _held_against(_MONEY_OF_LINES, _MONEY, MoneyKey._fields, _MONEY_PLACE, MONEY),
     "charges_are_booked": _held_against(
         _CHARGED_LINES, _CHARGES, ("organization_id",), "'journal'", ("revenue_pico", "discount_pico")

@@ -20,6 +20,8 @@ from tollgate.ledger.v1.account_service_pb2 import CreateApiKeyRequest, CreateOr
 from tollgate.ledger.v1.account_service_pb2_grpc import AccountServiceStub
 from tollgate.ledger.v1.billing_service_pb2_grpc import BillingServiceStub
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
+from tollgate.ledger.v1.import_service_pb2_grpc import ImportServiceStub
+from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceStub
 from tollgate.ledger.v1.usage_service_pb2_grpc import UsageServiceStub
 
 
@@ -30,6 +32,8 @@ class WholeLedger:
     accounts: Any
     billing: Any
     directory: Any
+    imports: Any
+    prices: Any
     usage: Any
 
     async def organization(self) -> str:
@@ -67,6 +71,8 @@ async def a_whole_ledger(database: Database) -> AsyncIterator[WholeLedger]:
                     AccountServiceStub(channel),
                     BillingServiceStub(channel),
                     DirectoryServiceStub(channel),
+                    ImportServiceStub(channel),
+                    PriceServiceStub(channel),
                     UsageServiceStub(channel),
                 )
             await server.stop()
