@@ -1,19 +1,24 @@
-"""What a call costs the router: CPU time of its processes per plain call and per streamed chunk, and latency added.
+"""What a call costs the router, beside what it costs Envoy alone: CPU time per plain call and per streamed chunk.
 
     python -m benchmarks.router_calls
 
-Starts a simulated provider, a ledger that answers directory and usage calls, and a router with one worker; everything
-is on: authentication, routing, durable records, metrics, log. CPU time is read from /proc, so the load generator, the
-provider and the ledger do not count, whatever they need.
+Starts a simulated provider, a ledger that answers directory and usage calls, a router with one worker, and an Envoy
+that does nothing but proxy to the same provider. Everything is on in the router: authentication, limits, routing,
+durable records, metrics, log. CPU time is read from /proc, so the load generator, the provider and the ledger do not
+count, whatever they need. Router and Envoy take turns, and the median of the rounds counts: on a shared machine a
+single figure varies by a fifth. Then: the latency that the router adds, and its memory with 1,000 streams open.
 """
 
 import asyncio
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -26,21 +31,29 @@ from tests.integration.router.conftest import PROVIDERS
 from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
 from tests.integration.router.processes import free_address, running
 
-PLAIN_CALLS = 6_000
+ROUNDS = 3
+PLAIN_CALLS = 4_000
 PLAIN_CONCURRENCY = 64
 STREAMS = 64
 TOKENS_PER_STREAM = 400
 CHUNK_MILLISECONDS = 5
 PACED_CALLS_PER_SECOND = 300
 PACED_SECONDS = 5
+OPEN_STREAMS = 1_000
+_ENVOY = "type.googleapis.com/envoy.extensions"
+POLICIES = """
+[limits.key]
+requests_per_minute = 100000000
+tokens_per_minute = 1000000000000
+"""
 
 
 class Processes:
-    """The router's processes: supervisor and worker."""
+    """A process and its children."""
 
-    def __init__(self, supervisor: int) -> None:
-        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-        self._pids = [supervisor, *map(int, children)]
+    def __init__(self, parent: int) -> None:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        self._pids = [parent, *map(int, children)]
 
     def cpu_seconds(self) -> float:
         return sum(self._cpu_seconds(pid) for pid in self._pids)
@@ -56,10 +69,11 @@ class Processes:
 
 
 class Caller:
-    """A client of one router."""
+    """A client of the router, or of whatever stands in its place."""
 
-    def __init__(self, client: Client, url: str, key: str) -> None:
+    def __init__(self, client: Client, url: str, key: str, processes: Processes | None = None) -> None:
         self._client = client
+        self.processes = processes
         self._url = f"{url}/v1/chat/completions"
         self._key = key
 
@@ -72,9 +86,9 @@ class Caller:
         assert response.status == 200, await response.text()
         return time.perf_counter() - start
 
-    async def stream(self) -> int:
+    async def stream(self, tokens: int = TOKENS_PER_STREAM, chunk_milliseconds: int = CHUNK_MILLISECONDS) -> int:
         """One stream; how many chunks came."""
-        body = _body(f"simulate:tokens={TOKENS_PER_STREAM} simulate:chunk_ms={CHUNK_MILLISECONDS}", stream=True)
+        body = _body(f"simulate:tokens={tokens} simulate:chunk_ms={chunk_milliseconds}", stream=True)
         count = 0
         async with self._request(body).streamed_read_buffer_limit(0).build_streamed() as response:
             while await response.body_reader.read_chunk() is not None:
@@ -110,37 +124,131 @@ async def paced(call: Callable[[], Awaitable[float]]) -> list[float]:
     return list(await asyncio.gather(*tasks))
 
 
-async def measure(caller: Caller, direct: Caller, processes: Processes) -> None:
-    await saturate(caller.plain, PLAIN_CALLS // 10, PLAIN_CONCURRENCY)  # warms up
-    cpu, start = processes.cpu_seconds(), time.perf_counter()
+async def plain_milliseconds(caller: Caller) -> float:
+    """CPU per plain call, at saturation."""
+    assert caller.processes is not None
+    cpu = caller.processes.cpu_seconds()
     await saturate(caller.plain, PLAIN_CALLS, PLAIN_CONCURRENCY)
-    per_call = (processes.cpu_seconds() - cpu) / PLAIN_CALLS
-    print(f"plain call        {per_call * 1000:.3f} ms CPU, {PLAIN_CALLS / (time.perf_counter() - start):.0f} calls/s")
+    return (caller.processes.cpu_seconds() - cpu) / PLAIN_CALLS * 1000
 
-    cpu = processes.cpu_seconds()
+
+async def chunk_milliseconds(caller: Caller) -> float:
+    """CPU per streamed chunk, one token each."""
+    assert caller.processes is not None
+    cpu = caller.processes.cpu_seconds()
     chunks = sum(await asyncio.gather(*(caller.stream() for _ in range(STREAMS))))
-    print(f"streamed chunk    {(processes.cpu_seconds() - cpu) / chunks * 1000:.4f} ms CPU, {chunks} chunks")
+    return (caller.processes.cpu_seconds() - cpu) / chunks * 1000
 
-    through, without = await paced(caller.plain), await paced(direct.plain)
+
+async def compare(
+    name: str, measured: Callable[[Caller], Awaitable[float]], router: Caller, envoy: Caller, goal: float
+) -> None:
+    rounds = [(await measured(router), await measured(envoy)) for _ in range(ROUNDS)]
+    ours, theirs = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(f"{name:16} {ours:.4f} ms CPU, Envoy alone {theirs:.4f} ms: {ours / theirs:.1f} times (goal: {goal:.0f})")
+
+
+async def measure(router: Caller, envoy: Caller, direct: Caller) -> None:
+    for caller in (router, envoy):  # warms up
+        await saturate(caller.plain, PLAIN_CALLS // 4, PLAIN_CONCURRENCY)
+    await compare("plain call", plain_milliseconds, router, envoy, goal=5)
+    await compare("streamed chunk", chunk_milliseconds, router, envoy, goal=2)
+
+    through, without = await paced(router.plain), await paced(direct.plain)
     for name, quantile in (("p50", 50), ("p99", 99)):
         added = _percentile(through, quantile) - _percentile(without, quantile)
         print(f"added latency {name} {added * 1000:.2f} ms at {PACED_CALLS_PER_SECOND} calls/s")
-    print(f"memory            {' + '.join(map(str, processes.memory_mib()))} MiB (supervisor + worker)")
+    await measure_memory(router)
+
+
+async def measure_memory(router: Caller) -> None:
+    """The most of the worker while streams are open."""
+    assert router.processes is not None
+    before = router.processes.memory_mib()
+    streams = asyncio.gather(*(router.stream(200, 100) for _ in range(OPEN_STREAMS)))
+    most = before
+    while not streams.done():
+        await asyncio.sleep(0.5)
+        most = max(most, router.processes.memory_mib(), key=max)
+    assert min(await streams) >= 200
+    print(f"memory           {before} MiB before, {most} MiB with {OPEN_STREAMS} streams (supervisor, worker)")
 
 
 def _percentile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100)[percent - 1]
 
 
+def _envoy_configuration(listen: str, upstream: str) -> bytes:
+    """A proxy and nothing else."""
+    manager = {
+        "@type": f"{_ENVOY}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "proxy",
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": "0s"}}],
+                }
+            ]
+        },
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{_ENVOY}.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    listener = {
+        "name": "front",
+        "address": _envoy_address(listen),
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    endpoint = {"endpoint": {"address": _envoy_address(upstream)}}
+    limits = {"max_connections": 10000, "max_pending_requests": 10000, "max_requests": 10000}
+    cluster = {
+        "name": "provider",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {"cluster_name": "provider", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    return orjson.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+
+
+def _envoy_address(address: str) -> dict[str, object]:
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+@contextmanager
+def running_envoy(directory: Path, listen: str, upstream: str) -> Iterator[int]:
+    """Envoy with one thread, as the router has one; its process id."""
+    configuration = directory / "envoy.json"
+    configuration.write_bytes(_envoy_configuration(listen, upstream))
+    command = ["envoy", "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+    with (directory / "envoy.log").open("wb") as log:
+        process = subprocess.Popen([str(Path(sys.executable).parent / command[0]), *command[1:]], stderr=log)
+    try:
+        for _ in range(100):
+            with suppress(OSError), urllib.request.urlopen(f"http://{listen}/health", timeout=1):
+                break
+            time.sleep(0.1)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
 async def main() -> None:
     keys = new_key_settings()
-    simulator, http = free_address(), free_address()
+    simulator, http, proxy = free_address(), free_address(), free_address()
     ledger = FakeLedger(free_address(), read_public_key(Environment(keys)))
     await ledger.start()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         providers = directory / "providers.toml"
-        providers.write_text(PROVIDERS.format(simulator=simulator, nobody=free_address()))
+        providers.write_text(POLICIES + PROVIDERS.format(simulator=simulator, nobody=free_address()))
         environment = {
             "TOLLGATE_SERVICE_TOKEN": SERVICE_TOKEN,
             "TOLLGATE_LEDGER_ADDRESS": ledger.address,
@@ -161,11 +269,14 @@ async def main() -> None:
                 directory / "simulator.log",
             ),
             running("services.router", environment, f"http://{http}/health", directory / "router.log") as router,
+            running_envoy(directory, proxy, simulator) as envoy,
         ):
             async with ClientBuilder().no_proxy().build() as client:
-                caller = Caller(client, f"http://{http}", ledger.grant())
-                direct = Caller(client, f"http://{simulator}/openai", "simulated")
-                await measure(caller, direct, Processes(router.pid))
+                await measure(
+                    Caller(client, f"http://{http}", ledger.grant(), Processes(router.pid)),
+                    Caller(client, f"http://{proxy}/openai", "simulated", Processes(envoy)),
+                    Caller(client, f"http://{simulator}/openai", "simulated"),
+                )
     await ledger.stop()
 
 
