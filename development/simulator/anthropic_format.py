@@ -10,8 +10,8 @@ from development.simulator.behaviour import ARGUMENTS, BadRequestError, Behaviou
 _ID = "msg_simulated"
 _KNOWN = frozenset(
     {
-        *("model", "messages", "max_tokens", "system", "metadata", "stop_sequences", "stream", "temperature"),
-        *("top_p", "top_k", "tools", "tool_choice", "thinking", "output_config", "service_tier", "container"),
+        *("model", "messages", "max_tokens", "system", "metadata", "stop_sequences", "stream"),
+        *("tools", "tool_choice", "thinking", "output_config", "service_tier", "container"),
         *("cache_control", "inference_geo", "speed"),
     }
 )
@@ -19,6 +19,7 @@ _KNOWN = frozenset(
 
 def asked(request: Mapping[str, Any], instance: str) -> Behaviour:
     """Raises BadRequestError."""
+    # Newer models, as all of these, take no temperature and nothing like it.
     reject_unknown(request, _KNOWN)
     maximum = request.get("max_tokens")
     if not isinstance(maximum, int) or maximum < 1:

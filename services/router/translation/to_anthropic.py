@@ -9,7 +9,7 @@ from services.router.translation import chat_request as chat
 from services.router.translation.chat_request import THINKING_TOKENS
 
 # Where neither the request nor the configuration says how long an answer may be; this format has to be told.
-OUTPUT_TOKENS_DEFAULT = 4096
+OUTPUT_TOKENS_DEFAULT = 8192
 # The least that a budget of thinking may be.
 _THINKING_TOKENS_MIN = 1024
 _JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
@@ -39,7 +39,7 @@ def message_request(
     _think(request, members, messages, thinks_by_budget=thinks_by_budget)
     request["max_tokens"] = _output_limit(request, members, output_tokens_max)
     _fit_budget(request)
-    request |= _sampling(members, thinks="thinking" in request)
+    request |= _sampling(members, chooses_itself=not thinks_by_budget or "thinking" in request)
     request |= _about_the_call(members)
     return request
 
@@ -158,9 +158,12 @@ def _think(
         request["thinking"] = members["thinking"]
         return
     effort = chat.effort_of(members)
-    if effort in (None, "none") or is_forced:
+    if effort is None or is_forced:
         return
-    if not thinks_by_budget:
+    if effort == "none":
+        # Who takes a budget does not think unless told to.
+        request |= {} if thinks_by_budget else {"thinking": {"type": "disabled"}}
+    elif not thinks_by_budget:
         request["thinking"] = {"type": "adaptive"}
         request["output_config"] = {**request.get("output_config", {}), "effort": _EFFORTS.get(effort, effort)}
     elif not _has_lost_thoughts(messages):
@@ -192,13 +195,13 @@ def _fit_budget(request: dict[str, Any]) -> None:
         request["thinking"] = {**thinking, "budget_tokens": budget}
 
 
-def _sampling(members: Mapping[str, Any], *, thinks: bool) -> dict[str, Any]:
-    """Thinking models choose for themselves, and newer ones take only one of temperature and top_p."""
+def _sampling(members: Mapping[str, Any], *, chooses_itself: bool) -> dict[str, Any]:
+    """Newer models, and older ones while they think, refuse to be told how to choose words; the rest take one way."""
     sampling: dict[str, Any] = {}
     temperature, top_p = chat.number_of(members, "temperature"), chat.number_of(members, "top_p")
-    if temperature is not None and not thinks:
+    if temperature is not None and not chooses_itself:
         sampling["temperature"] = min(temperature, 1)
-    elif top_p is not None and not thinks:
+    elif top_p is not None and not chooses_itself:
         sampling["top_p"] = top_p
     if stops := chat.stops_of(members):
         sampling["stop_sequences"] = stops

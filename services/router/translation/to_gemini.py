@@ -14,7 +14,7 @@ from services.router.translation.chat_request import THINKING_TOKENS
 
 _TOOL_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY", "function": "ANY"}
 # Models that take a level cannot be kept from thinking at all.
-_LEVELS = {"none": "minimal", "xhigh": "high"}
+_LEVELS = {"none": "MINIMAL", "xhigh": "HIGH"}
 
 
 def content_request(
@@ -173,4 +173,4 @@ def _thinking(effort: str | None, *, thinks_by_budget: bool) -> dict[str, Any] |
     shown = {"includeThoughts": True} if effort != "none" else {}
     if thinks_by_budget:
         return {"thinkingBudget": THINKING_TOKENS[effort], **shown}
-    return {"thinkingLevel": _LEVELS.get(effort, effort), **shown}
+    return {"thinkingLevel": _LEVELS.get(effort, effort.upper()), **shown}
