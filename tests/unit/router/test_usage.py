@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.usage import service_tier_served, usage_from_openai
+from services.router.usage import (
+    UsageReading,
+    service_tier_served,
+    usage_from_anthropic,
+    usage_from_embeddings,
+    usage_from_gemini,
+    usage_from_images,
+    usage_from_openai,
+    usage_from_responses,
+)
+from tollgate.ledger.v1.usage_pb2 import Usage
 
 
 def report(prompt: int = 1000, completion: int = 200, **parts: Any) -> dict[str, Any]:
@@ -83,3 +93,121 @@ def test_whatever_is_reported_no_part_is_larger_than_its_whole(
 @pytest.mark.parametrize(("said", "tier"), [("flex", "flex"), ("default", ""), ("auto", ""), (None, ""), (7, "")])
 def test_the_tier_that_counts_is_the_one_served(said: object, tier: str) -> None:
     assert service_tier_served({"service_tier": said}) == tier
+
+
+def used(reading: UsageReading | None) -> Usage:
+    assert reading is not None and not reading.clamped
+    return reading.usage
+
+
+def test_anthropic_counts_the_cache_beside_the_input_and_we_inside_it() -> None:
+    report = {
+        "input_tokens": 50,
+        "cache_read_input_tokens": 30,
+        "cache_creation_input_tokens": 20,
+        "cache_creation": {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5},
+        "output_tokens": 9,
+        "output_tokens_details": {"thinking_tokens": 4},
+        "server_tool_use": {"web_search_requests": 2},
+    }
+
+    assert used(usage_from_anthropic(report)) == Usage(
+        input_tokens=100,
+        cached_input_tokens=30,
+        cache_write_tokens=20,
+        cache_write_1h_tokens=5,
+        output_tokens=9,
+        reasoning_tokens=4,
+        web_searches=2,
+    )
+
+
+def test_writes_that_are_told_by_their_time_only_are_added_up() -> None:
+    by_time = {"ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5}
+    usage = used(usage_from_anthropic({"input_tokens": 1, "output_tokens": 1, "cache_creation": by_time}))
+
+    assert (usage.input_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens) == (21, 20, 5)
+
+
+def test_gemini_counts_thoughts_beside_the_output_and_we_inside_it() -> None:
+    report = {
+        "promptTokenCount": 100,
+        "toolUsePromptTokenCount": 10,
+        "candidatesTokenCount": 20,
+        "thoughtsTokenCount": 5,
+        "cachedContentTokenCount": 40,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 70}, {"modality": "IMAGE", "tokenCount": 30}],
+        "cacheTokensDetails": [{"modality": "IMAGE", "tokenCount": 25}],
+        "candidatesTokensDetails": [{"modality": "AUDIO", "tokenCount": 3}],
+    }
+
+    assert used(usage_from_gemini(report, web_searches=1)) == Usage(
+        input_tokens=110,
+        output_tokens=25,
+        reasoning_tokens=5,
+        cached_input_tokens=40,
+        input_image_tokens=30,
+        cached_input_image_tokens=25,
+        output_audio_tokens=3,
+        web_searches=1,
+    )
+
+
+def test_what_of_the_cache_were_images_is_absent_where_gemini_does_not_say() -> None:
+    usage = used(usage_from_gemini({"promptTokenCount": 9, "cachedContentTokenCount": 4}))
+
+    assert not usage.HasField("cached_input_image_tokens")
+
+
+def test_responses_embeddings_and_images_are_read_by_their_own_names() -> None:
+    response = {
+        "input_tokens": 10,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
+        "output_tokens": 6,
+        "output_tokens_details": {"reasoning_tokens": 5},
+    }
+    image = {"input_tokens": 10, "input_tokens_details": {"image_tokens": 4}, "output_tokens": 1056}
+
+    assert used(usage_from_responses(response)) == Usage(
+        input_tokens=10, cached_input_tokens=4, cache_write_tokens=2, output_tokens=6, reasoning_tokens=5
+    )
+    assert used(usage_from_embeddings({"prompt_tokens": 3, "total_tokens": 3})) == Usage(input_tokens=3)
+    assert used(usage_from_images(image)) == Usage(
+        input_tokens=10, input_image_tokens=4, output_tokens=1056, output_image_tokens=1056
+    )
+
+
+_readers = st.sampled_from(
+    [
+        *(usage_from_openai, usage_from_responses, usage_from_embeddings),
+        *(usage_from_images, usage_from_anthropic, usage_from_gemini),
+    ]
+)
+_names = st.sampled_from(
+    """prompt_tokens completion_tokens input_tokens output_tokens cache_read_input_tokens cache_creation_input_tokens
+    cache_creation input_tokens_details output_tokens_details prompt_tokens_details completion_tokens_details
+    server_tool_use cached_tokens reasoning_tokens image_tokens audio_tokens thinking_tokens ephemeral_1h_input_tokens
+    ephemeral_5m_input_tokens web_search_requests promptTokenCount candidatesTokenCount thoughtsTokenCount
+    cachedContentTokenCount promptTokensDetails cacheTokensDetails modality tokenCount""".split()  # noqa: SIM905
+)
+_reports = st.dictionaries(
+    _names,
+    st.recursive(
+        _values, lambda inner: st.dictionaries(_names, inner, max_size=4) | st.lists(inner, max_size=2), max_leaves=6
+    ),
+    max_size=8,
+)
+
+
+@given(_readers, _reports)
+def test_whatever_any_format_reports_no_part_is_larger_than_its_whole(reader: Any, reported: dict[str, Any]) -> None:
+    reading = reader(reported)
+    if reading is None:
+        return
+
+    usage = reading.usage
+    assert 0 <= usage.cache_write_1h_tokens <= usage.cache_write_tokens
+    for part in ("cached_input_tokens", "cache_write_tokens", "input_audio_tokens", "input_image_tokens"):
+        assert 0 <= getattr(usage, part) <= usage.input_tokens <= 10**12
+    for part in ("reasoning_tokens", "output_image_tokens", "output_audio_tokens"):
+        assert 0 <= getattr(usage, part) <= usage.output_tokens <= 10**12
