@@ -20,6 +20,7 @@ from services.ledger.storage.credits import (
     CreditSource,
     add_grant,
     find_grant,
+    free_pico,
     set_next_expiry,
     set_remaining,
     settle,
@@ -160,15 +161,19 @@ class Billing:
             raise InvalidRequestError("grant_id", "must name a grant that was paid for")
 
         def entry(organization_id: str, balances: Balances) -> Entry:
-            self._take_out(connection, new, settle(connection, organization_id, balances))
+            left = settle(connection, organization_id, balances)
+            self._take_out(connection, new, left, free_pico(connection, organization_id, balances))
             return Entry(EntryKind.REFUND, new.refund_id, refund(new.amount_pico))
 
         return books.post(connection, [new.organization_id], self._clock(), entry)[new.organization_id]
 
     @staticmethod
-    def _take_out(connection: Connection, new: NewRefund, left: list[Credit]) -> None:
+    def _take_out(connection: Connection, new: NewRefund, left: list[Credit], free_pico: int) -> None:
         credit = next((credit for credit in left if credit.grant_id == new.grant_id), None)
         unspent_pico = 0 if credit is None else credit.remaining_pico
+        if free_pico < new.amount_pico <= unspent_pico:
+            free = usd_from_pico(free_pico)
+            raise InvalidRequestError("amount", f"must be at most {free} for now; running calls hold the rest")
         if credit is None or new.amount_pico > unspent_pico:
             unspent = usd_from_pico(unspent_pico)
             raise InvalidRequestError("amount", f"must be at most {unspent}, which is unspent of grant {new.grant_id}")

@@ -99,6 +99,7 @@ def standing_to_proto(organization_id: str, standing: Standing) -> wire.GetBalan
         promotional=usd_from_pico(balances.get(Account.PROMOTIONAL, 0)),
         receivable=usd_from_pico(-balances.get(Account.RECEIVABLE, 0)),
         sequence=str(standing.sequence),
+        held=usd_from_pico(standing.held_pico),
     )
 
 

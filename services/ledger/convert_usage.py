@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from services.common.errors import InvalidRequestError, TooLargeError
+from services.common.money import pico_from_usd
 from services.ledger.errors import SequenceGapError
 from services.ledger.pricing import Funding, Outcome, OutputImages, normalise
 from services.ledger.records import (
@@ -21,6 +22,7 @@ from services.ledger.records import (
     Received,
     RecordedUsage,
     RecordFlag,
+    Reserved,
     UsageRecord,
     UsageSource,
 )
@@ -133,9 +135,21 @@ def _received(message: usage_pb2.UsageRecord, window: _Window) -> Received:
         received = Received(message.request_id, content, content_hash, _usage_record(message, window))
         if sent_payload is not None and message.payload_retained:
             received.payload = _payload(sent_payload)
-        return received
     except _ProblemError as error:
-        return Received(message.request_id, content, content_hash, None, str(error))
+        received = Received(message.request_id, content, content_hash, None, str(error))
+    if message.lease_id:
+        received.reserved = _reserved(message)
+    return received
+
+
+def _reserved(message: usage_pb2.UsageRecord) -> Reserved | None:
+    """None where it says nothing that could be: then the lease holds on until its log is known to be recorded."""
+    if not _UUID.fullmatch(message.lease_id) or not _UUID.fullmatch(message.organization_id):
+        return None
+    try:
+        return Reserved(message.organization_id, message.lease_id, pico_from_usd(message.reserved))
+    except ValueError:
+        return None
 
 
 def _taken_payload(message: usage_pb2.UsageRecord) -> usage_pb2.Payload | None:

@@ -58,6 +58,17 @@ def ended(granted: Iterable[Credit], now: datetime) -> list[Credit]:
     return sorted((credit for credit in granted if credit.has_ended(now)), key=_spending_order)
 
 
+def taken(due: Iterable[Credit], free_pico: int) -> list[tuple[Credit, int]]:
+    """What is taken of each in turn, where only so much may be taken of all. Those that keep all are left out."""
+    parts = []
+    for credit in due:
+        part = min(credit.remaining_pico, free_pico)
+        free_pico -= part
+        if part:
+            parts.append((credit, part))
+    return parts
+
+
 def without_ended(balances: Balances, left: Iterable[Credit], now: datetime) -> dict[Account, int]:
     """The balances as they are once the end of what has ended is booked. The credits are settled."""
     current = dict(balances)

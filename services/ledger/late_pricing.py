@@ -21,8 +21,8 @@ from services.ledger.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError
 from services.ledger.recording import priced
 from services.ledger.records import PricedRecord
-from services.ledger.rollups import HourKey, add_up
-from services.ledger.storage import books, daily, repricing, usage
+from services.ledger.rollups import HourKey, add_up, spent_by_keys
+from services.ledger.storage import books, daily, leases, repricing, usage
 from services.ledger.storage.repricing import UnpricedPlace
 from services.ledger.storage.writer import DatabaseWriter
 
@@ -109,6 +109,7 @@ def _write(connection: Connection, before: list[PricedRecord], after: list[Price
     hours = _added(add_up(before), add_up(after))
     usage.add_figures(connection, hours)
     daily.add_records(connection, records_by_day(hours))
+    leases.add_spending(connection, spent_by_keys(hours))
     daily.add_money(connection, _added(money_by_day(before), money_by_day(after)))
     charges = _charges_added(before, after)
     batch_id = new_uuid7()

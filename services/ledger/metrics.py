@@ -22,3 +22,15 @@ RETENTION_OVERDUE_SECONDS = Gauge(
     "How long the oldest detail has been on disk beyond its time; 0 while everything goes in time.",
 )
 PRICED_LATER = Counter("tollgate_ledger_priced_later_total", "Records that got a price after they were recorded.")
+LEASES = Counter(
+    "tollgate_ledger_leases_total", "Leases of credit that were asked for, by what became of it.", ("outcome",)
+)
+LAPSED_LEASES = Counter(
+    "tollgate_ledger_leases_lapsed_total",
+    "Leases that were freed: drained when all records of a log had come, abandoned when the grace was over.",
+    ("why",),
+)
+OVERDUE_LEASES = Gauge(
+    "tollgate_ledger_leases_overdue", "Leases that hold credit beyond their time, for records to come."
+)
+OVERDUE_USD = Gauge("tollgate_ledger_leases_overdue_usd", "What they hold.")

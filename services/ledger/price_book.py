@@ -79,11 +79,13 @@ class PriceBook:
 
     def version_at(self, provider: str, model: str, start_time: datetime) -> PriceVersion | None:
         """The version in force at a moment, or None: then a call that starts there is unpriced."""
-        timeline = self._timelines.get((provider, model))
-        if timeline is None:
-            canonical = self._canonical(provider, model)
-            timeline = None if canonical is None else self._timelines.get(canonical)
+        timeline = self._timeline(provider, model)
         return None if timeline is None else timeline.at(start_time)
+
+    def versions_during(self, provider: str, model: str, start: datetime, end: datetime) -> tuple[PriceVersion, ...]:
+        """Every version that is in force at some moment from start to end, both included."""
+        timeline = self._timeline(provider, model)
+        return () if timeline is None else timeline.during(start, end)
 
     def discount_for(self, organization_id: str, provider: str, model: str, at: datetime) -> Decimal:
         """The fraction off for one call. The first level with a match decides; within a level, the newest."""
@@ -113,10 +115,27 @@ class PriceBook:
         versions = (timeline.at(at) for timeline in self._timelines.values())
         return (version for version in versions if version is not None)
 
+    def least_discount(
+        self, organization_id: str, provider: str, model: str, start: datetime, end: datetime
+    ) -> Decimal:
+        """The smallest fraction off at any moment from start to end, both included."""
+        changes = {
+            at for discount in self.discounts() for at in (discount.valid_from, discount.valid_to) if at is not None
+        }
+        moments = [start, *(at for at in changes if start < at <= end)]
+        return min(self.discount_for(organization_id, provider, model, at) for at in moments)
+
     def discounts(self) -> list[Discount]:
         """Every discount, the newest first."""
         every = (discount for discounts in self._discounts.values() for discount in discounts)
         return sorted(every, key=lambda discount: -discount.discount_id)
+
+    def _timeline(self, provider: str, model: str) -> "_Timeline | None":
+        timeline = self._timelines.get((provider, model))
+        if timeline is None:
+            canonical = self._canonical(provider, model)
+            timeline = None if canonical is None else self._timelines.get(canonical)
+        return timeline
 
 
 class _Timeline:
@@ -134,6 +153,10 @@ class _Timeline:
     def at(self, moment: datetime) -> PriceVersion | None:
         index = bisect_right(self._starts, moment)
         return self._versions[index - 1] if index else None
+
+    def during(self, start: datetime, end: datetime) -> tuple[PriceVersion, ...]:
+        first = max(0, bisect_right(self._starts, start) - 1)
+        return self._versions[first : bisect_right(self._starts, end)]
 
 
 def _key(version: PriceVersion) -> tuple[str, str]:

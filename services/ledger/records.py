@@ -151,6 +151,14 @@ class Payload(NamedTuple):
         return len(self.request_body) + len(self.response_body)
 
 
+class Reserved(NamedTuple):
+    """What a call had reserved of the lease that covers it."""
+
+    organization_id: str
+    lease_id: str
+    reserved_pico: int
+
+
 @dataclass(slots=True)
 class Received:
     """One record of a delivery, on its way into the books."""
@@ -165,6 +173,8 @@ class Received:
     record: UsageRecord | None
     problem: str = ""
     priced: PricedRecord | None = None
+    # None where nothing was reserved. What cannot be taken frees its reservation all the same.
+    reserved: Reserved | None = None
     # As the database takes it, where that was prepared ahead; empty where not.
     row: bytes = b""
     payload: Payload | None = None

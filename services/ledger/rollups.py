@@ -1,11 +1,11 @@
 """What records of an hour add up to. Pure: the same records in any order give the same figures."""
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from services.ledger.pricing import Line, Outcome
+from services.ledger.pricing import Funding, Line, Outcome
 from services.ledger.records import PricedRecord
 
 COUNTS = (
@@ -68,6 +68,16 @@ def add_up(records: Iterable[PricedRecord]) -> dict[HourKey, Figures]:
             figures = hours[key] = [0] * len(FIGURES)
         _add(figures, priced_record)
     return hours
+
+
+def spent_by_keys(hours: Mapping[HourKey, Figures]) -> dict[tuple[str, str, date], int]:
+    """What calls that credits paid for were charged, by organization, key and day in UTC."""
+    spent: dict[tuple[str, str, date], int] = {}
+    for key, figures in hours.items():
+        if key.funding == Funding.CREDITS and figures[_CHARGED]:
+            day = (key.organization_id, key.api_key_id, key.hour.date())
+            spent[day] = spent.get(day, 0) + figures[_CHARGED]
+    return spent
 
 
 @lru_cache(maxsize=1_024)

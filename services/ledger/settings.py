@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
@@ -20,6 +21,8 @@ class Settings:
     # None when no operator key is to be seeded.
     operator_key: str | None
     provider_key_public: X25519PublicKey
+    # How long after its end a lease of credit holds on for a router's log that does not come back.
+    lease_grace: timedelta = timedelta(days=1)
 
     @classmethod
     def from_environ(cls, variables: Mapping[str, str]) -> "Settings":
@@ -32,4 +35,7 @@ class Settings:
             log_level=environment.text("TOLLGATE_LOG_LEVEL", "INFO"),
             operator_key=environment.optional_text(SEED_SETTING),
             provider_key_public=read_public_key(environment),
+            lease_grace=timedelta(
+                seconds=environment.integer("TOLLGATE_LEASE_GRACE_SECONDS", 86_400, least=600, most=31_536_000)
+            ),
         )

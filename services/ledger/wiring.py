@@ -23,6 +23,7 @@ from services.ledger.account_reading import AccountReader
 from services.ledger.billing import Billing
 from services.ledger.book_reading import BookReader
 from services.ledger.catalogue_loading import load_catalogue
+from services.ledger.credit import Credit
 from services.ledger.credit_ending import CreditEnder
 from services.ledger.directory import Directory
 from services.ledger.expiring import Expirer
@@ -30,10 +31,12 @@ from services.ledger.importing import Importer
 from services.ledger.key_keeping import KeyKeeper
 from services.ledger.keys import new_api_key_secret
 from services.ledger.late_pricing import LatePricer
+from services.ledger.price_bounds import PriceBounds
 from services.ledger.price_keeping import CurrentPrices, PriceKeeper
 from services.ledger.recording import UsageRecorder
 from services.ledger.servicer_accounts import AccountServicer
 from services.ledger.servicer_billing import BillingServicer
+from services.ledger.servicer_credit import CreditServicer
 from services.ledger.servicer_directory import DirectoryServicer
 from services.ledger.servicer_import import ImportServicer
 from services.ledger.servicer_prices import PriceServicer
@@ -49,6 +52,8 @@ from tollgate.ledger.v1 import (
     account_service_pb2_grpc,
     billing_service_pb2,
     billing_service_pb2_grpc,
+    credit_service_pb2,
+    credit_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
     import_service_pb2,
@@ -95,6 +100,9 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
     expirer = Expirer(DatabaseWriter(settings.database_url), clock=_now, holder=new_uuid7())
     ender = CreditEnder(writer, clock=_now)
+    # Routers wait for leases, so these do not wait for batches of records.
+    credit_writer = DatabaseWriter(settings.database_url)
+    credit = Credit(credit_writer, clock=_now, grace=settings.lease_grace)
     # On a connection of its own: finished calls do not wait for old ones.
     late_writer = DatabaseWriter(settings.database_url, prepare_session)
     late_pricer = LatePricer(late_writer, lambda: prices.book, clock=_now)
@@ -118,6 +126,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
             _keep_partitions(writer, ingest),
             expirer.follow(),
             ender.follow(),
+            credit.follow(),
             late_pricer.follow(),
         ):
             yield [
@@ -151,6 +160,11 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                     DirectoryServicer(Directory(database, credit_available, clock=_now)),
                 ),
                 Service(
+                    credit_service_pb2.DESCRIPTOR.services_by_name["CreditService"],
+                    credit_service_pb2_grpc.add_CreditServiceServicer_to_server,
+                    CreditServicer(credit, PriceBounds(lambda: prices.book, clock=_now)),
+                ),
+                Service(
                     price_service_pb2.DESCRIPTOR.services_by_name["PriceService"],
                     price_service_pb2_grpc.add_PriceServiceServicer_to_server,
                     PriceServicer(
@@ -164,6 +178,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     finally:
         await expirer.close()
         await recorder.close()
+        credit_writer.close()
         late_writer.close()
         writer.close()
 

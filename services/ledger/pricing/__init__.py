@@ -4,6 +4,7 @@
 line is rounded once, half to even, to whole pico-USD, and the charge of a call is the sum of its lines.
 """
 
+from services.ledger.pricing.bounds import PriceBound, joined, price_bound
 from services.ledger.pricing.calculation import (
     DEFAULT_STORAGE_PRICE,
     AmountTooLargeError,
@@ -44,6 +45,7 @@ __all__ = [
     "Line",
     "Outcome",
     "OutputImages",
+    "PriceBound",
     "PricedCall",
     "Prices",
     "Quantities",
@@ -54,6 +56,8 @@ __all__ = [
     "Usage",
     "Window",
     "check_decimal",
+    "joined",
     "normalise",
+    "price_bound",
     "price_call",
 ]

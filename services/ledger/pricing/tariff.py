@@ -79,8 +79,8 @@ def tariff_for(
             prices.tariffs.clear()
         # Every call of a segment is in the same tiers, so any token count of it stands for all of them.
         tokens = bounds[segment] if segment < len(bounds) else sum(bounds[-1:]) + 1
-        rates = _rates_for(prices, tokens, service_tier, None if window is None else prices.windows[window])
-        tariff = prices.tariffs[key] = _tariff(rates, discount, prices.tokens_per_input_image or 0)
+        rates = rates_for(prices, tokens, service_tier, None if window is None else prices.windows[window])
+        tariff = prices.tariffs[key] = tariff_of(rates, discount, prices.tokens_per_input_image or 0)
     return tariff
 
 
@@ -90,7 +90,7 @@ def _window_at(windows: tuple[Window, ...], start_time: datetime) -> int | None:
     return next((index for index, window in enumerate(windows) if window.holds(minute, weekday)), None)
 
 
-def _rates_for(prices: Prices, input_tokens: int, service_tier: str, window: Window | None) -> Rates:
+def rates_for(prices: Prices, input_tokens: int, service_tier: str, window: Window | None) -> Rates:
     """All layers, each over the one before."""
     rates = prices.base.overlaid_with(_tier_rates(prices.tiers, input_tokens))
     if window is not None:
@@ -110,7 +110,7 @@ def _tier_rates(tiers: tuple[Tier, ...], input_tokens: int) -> Rates:
     return tiers[-1].rates if tiers else Rates()
 
 
-def _tariff(rates: Rates, discount: Decimal, tokens_per_input_image: int) -> Tariff:
+def tariff_of(rates: Rates, discount: Decimal, tokens_per_input_image: int) -> Tariff:
     shared: dict[Decimal, Rate] = {}
 
     def rate(price: Decimal) -> Rate:

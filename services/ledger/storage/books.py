@@ -129,6 +129,8 @@ class Standing:
     balances: Mapping[Account, int]
     # With what remains of each.
     credits: Iterable[Credit]
+    # Of the balances, what leases have set aside for running calls.
+    held_pico: int = 0
 
 
 # One statement, so that all of it is of one moment.
@@ -142,6 +144,10 @@ _STANDING = text("""
     SELECT sequence, 1, kind, remaining_pico, grant_id, expire_time
       FROM ledger.credit_grant
      WHERE organization_id = :organization_id AND remaining_pico > 0
+     UNION ALL
+    SELECT 0, 2, 0, COALESCE(sum(held_pico), 0), NULL, NULL
+      FROM ledger.lease
+     WHERE organization_id = :organization_id AND held_pico > 0
 """)
 
 
@@ -162,6 +168,7 @@ async def find_standing(connection: AsyncConnection, organization_id: UUID, now:
         books[0].sequence or 0,
         without_ended(balances, left, now),
         [credit for credit in left if not credit.has_ended(now)],
+        next(int(row.amount_pico) for row in rows if row.part == 2),
     )
 
 

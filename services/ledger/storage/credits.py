@@ -7,8 +7,8 @@ from enum import IntEnum
 
 from psycopg import Connection
 
-from services.ledger.credits import Credit, ended, settled
-from services.ledger.journal import Account, Balances, EntryKind, expire
+from services.ledger.credits import Credit, ended, settled, taken
+from services.ledger.journal import Account, Balances, EntryKind, expire, worth
 from services.ledger.storage import postings
 from services.ledger.storage.postings import Entry
 
@@ -60,6 +60,9 @@ _SET_REMAINING = """
       FROM unnest(%s::bigint[], %s::numeric[]) AS left_over (sequence, remaining_pico)
      WHERE credit_grant.organization_id = %s::uuid AND credit_grant.sequence = left_over.sequence
        AND credit_grant.remaining_pico <> left_over.remaining_pico
+"""
+_HELD = """
+    SELECT COALESCE(sum(held_pico), 0) FROM ledger.lease WHERE organization_id = %s::uuid AND held_pico > 0
 """
 _SET_NEXT_EXPIRY = """
     UPDATE ledger.book
@@ -150,17 +153,27 @@ class Ended:
 def end_credits(
     connection: Connection, organization_id: str, first_sequence: int, before: Balances, now: datetime
 ) -> Ended:
-    """Books the end of every credit that has ended by now: an entry each, at the moment it ended."""
-    due = ended(settle(connection, organization_id, before), now)
+    """Books the end of every credit that has ended by now: an entry each, at the moment it ended.
+
+    What leases hold stays for the calls that reserved it while there was credit; what they leave of it ends later.
+    """
+    due = taken(ended(settle(connection, organization_id, before), now), free_pico(connection, organization_id, before))
     sequence, balances = first_sequence, before
     earliest = postings.time_of(connection, organization_id, first_sequence - 1) or _LONG_AGO
-    for credit in due:
-        entry = Entry(EntryKind.EXPIRY, credit.grant_id, expire(credit.account, credit.remaining_pico))
+    for credit, taken_pico in due:
+        entry = Entry(EntryKind.EXPIRY, credit.grant_id, expire(credit.account, taken_pico))
         # The clock of another ledger may have been ahead.
         earliest = max(earliest, credit.expire_time or earliest)
         one = postings.placed(organization_id, sequence, earliest, entry, balances)
         postings.add(connection, [one])
         sequence, balances = sequence + 1, one.balances
-    set_remaining(connection, organization_id, [replace(credit, remaining_pico=0) for credit in due])
+    left = [replace(credit, remaining_pico=credit.remaining_pico - taken_pico) for credit, taken_pico in due]
+    set_remaining(connection, organization_id, left)
     set_next_expiry(connection, organization_id)
     return Ended(sequence, balances)
+
+
+def free_pico(connection: Connection, organization_id: str, balances: Balances) -> int:
+    """What no lease holds of what the organization has, less what it owes."""
+    row = connection.execute(_HELD, (organization_id,)).fetchone()
+    return max(0, worth(balances) - (int(row[0]) if row else 0))

@@ -24,11 +24,12 @@ from services.ledger.records import (
     RecordFlag,
     RecordResult,
     RecordStatus,
+    Reserved,
     UsageRecord,
 )
 from services.ledger.retention import Place
-from services.ledger.rollups import add_up
-from services.ledger.storage import books, daily, day_figures, partitions, usage
+from services.ledger.rollups import add_up, spent_by_keys
+from services.ledger.storage import books, daily, day_figures, leases, partitions, usage
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
 from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
 from services.ledger.storage.partitions import Partition, Partitions
@@ -145,6 +146,8 @@ class _Batch:
         self._reject_what_cannot_be_taken(candidates)
         self._claim(candidates)
         self._write([one for one in candidates if one.is_new])
+        # After the books, which whoever grants leases locks first too.
+        leases.settle(self._connection, filter(None, map(_reserved, candidates)))
         set_aside(self._connection, map(_rejected, filter(_is_set_aside, candidates)), self._receipt_time)
         advanced = {log: sequence for log, sequence in self._cursors.items() if sequence > before[log]}
         advance_cursors(self._connection, advanced)
@@ -210,6 +213,7 @@ class _Batch:
         day_figures.add_failures(self._connection, failures_by_day(records))
         daily.add_records(self._connection, records_by_day(hours))
         daily.add_money(self._connection, money_by_day(records))
+        leases.add_spending(self._connection, spent_by_keys(hours))
         charges = _charges(records)
         books.post(
             self._connection,
@@ -302,6 +306,11 @@ def _is_set_aside(one: _Candidate) -> bool:
     """Who imports has the record still, and would fill our disk with what is wrong with it."""
     record = one.received.record
     return one.is_rejected and (record is None or RecordFlag.IMPORTED not in record.flags)
+
+
+def _reserved(one: _Candidate) -> Reserved | None:
+    """What a record had reserved. One that is there already has freed it."""
+    return None if one.status is RecordStatus.DUPLICATE else one.received.reserved
 
 
 def _rejected(one: _Candidate) -> Rejected:

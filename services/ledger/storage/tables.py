@@ -51,5 +51,9 @@ TABLES = {
     "journal_entry": Kind.TENANT,
     "balance": Kind.TENANT,
     "credit_grant": Kind.TENANT,
+    # credit that is leased
+    "lease": Kind.TENANT,
+    "key_spending": Kind.TENANT,
+    "producer_release": Kind.LANE,
     "credit_refund": Kind.TENANT,
 }

@@ -56,7 +56,13 @@ async def spend_four_usd(ledger: WholeLedger, organization_id: str) -> None:
 
 async def test_an_organization_begins_with_nothing(ledger: WholeLedger, organization_id: str) -> None:
     assert await balance_of(ledger, organization_id) == GetBalanceResponse(
-        organization_id=organization_id, balance="0", prepaid="0", promotional="0", receivable="0", sequence="0"
+        organization_id=organization_id,
+        balance="0",
+        prepaid="0",
+        promotional="0",
+        receivable="0",
+        sequence="0",
+        held="0",
     )
 
 

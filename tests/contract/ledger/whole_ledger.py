@@ -19,6 +19,7 @@ from tests.contract.ledger.accounts_server import OPERATOR, OPERATOR_KEY, SERVIC
 from tollgate.ledger.v1.account_service_pb2 import CreateApiKeyRequest, CreateOrganizationRequest
 from tollgate.ledger.v1.account_service_pb2_grpc import AccountServiceStub
 from tollgate.ledger.v1.billing_service_pb2_grpc import BillingServiceStub
+from tollgate.ledger.v1.credit_service_pb2_grpc import CreditServiceStub
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from tollgate.ledger.v1.import_service_pb2_grpc import ImportServiceStub
 from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceStub
@@ -31,6 +32,7 @@ class WholeLedger:
 
     accounts: Any
     billing: Any
+    credit: Any
     directory: Any
     imports: Any
     prices: Any
@@ -70,6 +72,7 @@ async def a_whole_ledger(database: Database) -> AsyncIterator[WholeLedger]:
                 yield WholeLedger(
                     AccountServiceStub(channel),
                     BillingServiceStub(channel),
+                    CreditServiceStub(channel),
                     DirectoryServiceStub(channel),
                     ImportServiceStub(channel),
                     PriceServiceStub(channel),
