@@ -5,23 +5,27 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import cast
+from urllib.parse import unquote
 
 import orjson
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
 from services.common.errors import DomainError, InvalidRequestError, UnavailableError
-from services.router.admission import Admission
+from services.router.admission import PROJECT_HEADER, Admission
 from services.router.calls import Calls, Headers, StreamedAnswer
 from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
 from services.router.errors import BodyTooLargeError, ClientGoneError
+from services.router.formats.members import PROJECT_ID
 from services.router.formats.registry import ENDPOINT_BY_PATH
 from services.router.health import Health
+from services.router.model_list import ModelList
 from services.router.providers import Provider
 from services.router.records import Arrival
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 BODY_SECONDS_MAX = 60
-_METHODS: Mapping[str, str] = {**dict.fromkeys(ENDPOINT_BY_PATH, "POST"), "/v1/models": "GET", "/health": "GET"}
+_MODELS = "/v1/models"
+_METHODS: Mapping[str, str] = {**dict.fromkeys(ENDPOINT_BY_PATH, "POST"), _MODELS: "GET", "/health": "GET"}
 _JSON = ("content-type", "application/json")
 
 log = logging.getLogger("tollgate.http")
@@ -34,6 +38,7 @@ class HttpFace:
         self,
         calls: Calls,
         admission: Admission,
+        models: ModelList,
         providers: Sequence[Provider],
         health: Health,
         *,
@@ -42,6 +47,7 @@ class HttpFace:
     ) -> None:
         self._calls = calls
         self._admission = admission
+        self._model_list = models
         self._providers = providers
         self._health_of_providers = health
         self._calls_max = calls_max
@@ -81,7 +87,8 @@ class HttpFace:
             self._running.discard(task)
 
     async def _route(self, scope: Scope, protocol: HTTPProtocol, arrival: Arrival) -> None:
-        method = _METHODS.get(scope.path)
+        is_model = scope.path.startswith(_MODELS + "/")
+        method = "GET" if is_model else _METHODS.get(scope.path)
         if method is None:
             body = error_body(404, "not_found", f"There is no {scope.path} here.")
             protocol.response_bytes(404, _error_headers(arrival), body)
@@ -90,7 +97,7 @@ class HttpFace:
             protocol.response_bytes(405, [*_error_headers(arrival), ("allow", method)], body)
         elif scope.path == "/health":
             self._health(protocol)
-        elif scope.path == "/v1/models":
+        elif is_model or scope.path == _MODELS:
             await self._models(scope, protocol)
         elif len(self._running) > self._calls_max:
             raise UnavailableError("Too many calls are running here; try again.")
@@ -114,13 +121,12 @@ class HttpFace:
             protocol.response_bytes(answer.status, answer.headers, answer.body)
 
     async def _models(self, scope: Scope, protocol: HTTPProtocol) -> None:
-        await self._admission.grant(dict(scope.headers.items()))
-        models: dict[str, str] = {}
-        for provider in self._providers:
-            for candidate in provider.candidates:
-                models.setdefault(candidate.model, candidate.provider)
-        data = [{"id": model, "object": "model", "created": 0, "owned_by": owner} for model, owner in models.items()]
-        protocol.response_bytes(200, [_JSON], orjson.dumps({"object": "list", "data": data}))
+        headers = dict(scope.headers.items())
+        project_id = headers.get(PROJECT_HEADER, "")
+        grant = await self._admission.grant(headers, project_id if PROJECT_ID.fullmatch(project_id) else "")
+        name = unquote(scope.path.removeprefix(_MODELS).removeprefix("/"))
+        body = self._model_list.one(grant, name) if name else self._model_list.listed(grant)
+        protocol.response_bytes(200, [_JSON], orjson.dumps(body))
 
     def _health(self, protocol: HTTPProtocol) -> None:
         now = time.monotonic()

@@ -18,6 +18,7 @@ from services.router.http_face import HttpFace
 from services.router.idempotency import IdempotencyKeys
 from services.router.key_ring import KeyRing
 from services.router.limits import Limiter, LocalWindows
+from services.router.model_list import ModelList
 from services.router.planning import Planner
 from services.router.prices import ListPrices, PriceList
 from services.router.recording import Recorder
@@ -76,6 +77,7 @@ class Worker:
         self.http = HttpFace(
             calls,
             admission,
+            ModelList(candidates, settings.policies.auto.models, key_ring, self._prices.version),
             settings.providers,
             health,
             calls_max=settings.calls_max,
