@@ -137,6 +137,7 @@ class Calls:
         call = await self._admission.admit(incoming, request)
         keeping = Keeping(call.permit, claim, self._cache_entry(incoming, call))
         try:
+            await call.record.keep_request(request.body, _media_type(incoming.headers))
             cached = keeping.cached(call.policy.cache_seconds)
             if cached is not None:
                 return await self._from_cache(call, keeping, cached)
@@ -157,6 +158,7 @@ class Calls:
         record.take_cached(cached.record)
         self._recorder.begin(record.wire, credit_funded=False)
         record.first_byte()
+        await record.keep_response(cached.body + cached.ending, cached.content_type)
         await self._recorder.finish(record.end(usage_pb2.OUTCOME_SUCCESS, cached.status))
         headers = _headers(record, cached.content_type, call.permit)
         if call.request.streamed:
@@ -197,6 +199,7 @@ class Calls:
         answer = completion.answer
         await take_usage(record, call.request, completion.planned.candidate, answer)
         record.first_byte()
+        await record.keep_response(answer.body, completion.content_type)
         outcome = usage_pb2.OUTCOME_CONTENT_REJECTED if answer.rejected else usage_pb2.OUTCOME_SUCCESS
         await self._recorder.finish(record.end(outcome, completion.status))
         body = explained(answer.body, call.answer_format, record.wire)
@@ -245,6 +248,7 @@ class Calls:
         body = error.error_body
         is_filtered = body is not None and _error_code(body) in _FILTER_CODES
         outcome = usage_pb2.OUTCOME_CONTENT_REJECTED if is_filtered else usage_pb2.OUTCOME_CLIENT_ERROR
+        await record.keep_response(body or b"", "application/json")
         await self._recorder.finish(record.end(outcome, status, "content_filter" if is_filtered else "status"))
         if body is None:
             message = f"{record.wire.provider} {error}."
@@ -302,6 +306,12 @@ def _what_happened(record: CallRecord) -> Headers:
         ("x-tollgate-duration-ms", str(record.arrival.elapsed_ms())),
         ("x-tollgate-cache", "hit" if wire.cache_hit else "miss"),
     ]
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    """Of the body; over gRPC the header speaks of the call around it."""
+    content_type = headers.get("content-type", "")
+    return content_type if content_type and not content_type.startswith("application/grpc") else "application/json"
 
 
 def _error_code(body: bytes) -> object:

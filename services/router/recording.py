@@ -36,7 +36,11 @@ class Recorder:
         """Returns when the record is durable. Raises SpoolFailedError; then the client may not be told of success."""
         count_call(record)
         self._call_log.write(record)
-        await self._journal.finish(record)
+        try:
+            await self._journal.finish(record)
+        finally:
+            # The journal has it now. Whoever goes on holding the record, a cache for one, is not to hold this.
+            record.ClearField("payload")
 
     async def finish_failed(self, record: UsageRecord) -> None:
         """Like `finish`, for a call that failed anyway: its own error matters more to the client than the disk's."""

@@ -8,6 +8,7 @@ from uuid import UUID
 from services.common.errors import InvalidRequestError
 from services.common.uuid7 import new_uuid7
 from services.router.formats.endpoint import EndpointNumber
+from services.router.payloads import PayloadKeeper, feed_whole
 from services.router.routing import Failure, Funding, PlannedAttempt
 from services.router.usage import UsageReading
 from tollgate.ledger.v1 import usage_pb2
@@ -53,6 +54,8 @@ class CallRecord:
         # True from `end` on.
         self.is_final = False
         self._flags: list[usage_pb2.RecordFlag.ValueType] = []
+        # None for organizations that retain nothing.
+        self._payload = PayloadKeeper() if grant.payload_retained else None
 
     def take_grant(self, grant: ResolveKeyResponse) -> None:
         """For whom the call is made."""
@@ -128,6 +131,21 @@ class CallRecord:
         self.wire.usage.CopyFrom(usage)
         self.wire.usage_source = usage_pb2.USAGE_SOURCE_ESTIMATED
 
+    async def keep_request(self, body: bytes, content_type: str) -> None:
+        """Takes down what was asked, where the organization retains it."""
+        if self._payload is not None:
+            await feed_whole(self._payload.request, body, content_type)
+
+    async def keep_response(self, body: bytes, content_type: str) -> None:
+        """Takes down what was answered, or the head of an answer that comes in pieces."""
+        if self._payload is not None:
+            await feed_whole(self._payload.response, body, content_type)
+
+    def keep_piece(self, piece: bytes) -> None:
+        """Takes down the next piece of an answer that is streamed."""
+        if self._payload is not None and not self.is_final:
+            self._payload.response.feed(piece)
+
     def first_byte(self) -> None:
         """The answer begins to leave."""
         self.wire.time_to_first_token_ms = self.arrival.elapsed_ms()
@@ -138,8 +156,12 @@ class CallRecord:
         self.wire.status = status
         self.wire.error_type = error_type
         self.wire.latency_ms = self.arrival.elapsed_ms()
-        self.wire.flags[:] = self._flags
         self.is_final = True
+        if self._payload is not None and outcome != usage_pb2.OUTCOME_REFUSED:
+            self.wire.payload.CopyFrom(self._payload.finish())
+            if self._payload.is_truncated:
+                self._flags.append(usage_pb2.RECORD_FLAG_PAYLOAD_TRUNCATED)
+        self.wire.flags[:] = self._flags
         return self.wire
 
 

@@ -83,6 +83,7 @@ class StreamRelay:
 
     async def _pass_on(self, send: Send) -> None:
         """Until the answer ends, or nobody is there any more."""
+        await self._record.keep_response(b"", self._stream.answer.content_type)
         piece = self._stream.first_piece
         while True:
             self._keep(piece)
@@ -117,6 +118,7 @@ class StreamRelay:
     async def _send(self, send: Send, piece: bytes) -> None:
         if not piece or self._client_gone:
             return
+        self._record.keep_piece(piece)
         try:
             await send(piece)
         except ClientGoneError:
@@ -134,6 +136,8 @@ class StreamRelay:
             self._note_failure(self._stream.planned, self._failure)
         with suppress(asyncio.CancelledError):  # Cut off while estimating: a record without usage is better than none.
             await take_usage(self._record, self._request, self._stream.planned.candidate, self._events)
+        if self._failure is None and not self._client_gone:
+            self._record.keep_piece(self._events.held)
         record = self._record.end(self._outcome(), self._stream.answer.status, error_type)
         try:
             await self._recorder.finish(record)

@@ -15,8 +15,9 @@ from enum import IntEnum
 import google_crc32c
 
 MARKER_BYTES = 4
-# A record is at most about 16 KiB by its contract; a length beyond this is damage, not a record.
-PAYLOAD_BYTES_MAX = 64 * 1024
+# By its contract a record has at most about 16 KiB, and two bodies of 256 KiB each where they are retained; a length
+# beyond this is damage, not a record.
+PAYLOAD_BYTES_MAX = 576 * 1024
 
 _CHECKSUM = struct.Struct("<I")
 _COVERED = struct.Struct("<IBQ")

@@ -13,6 +13,10 @@ SYNC_SECONDS = Histogram(
 )
 FAILURES = Counter("tollgate_spool_failures_total", "Writes and syncs that failed.")
 REFUSALS = Counter("tollgate_spool_refusals_total", "Calls refused because they could not have been recorded.")
+PAYLOADS_DROPPED = Counter(
+    "tollgate_spool_payloads_dropped_total",
+    "Retained payloads left out of records, because there was no room to spare.",
+)
 RECOVERED = Counter("tollgate_spool_recovered_total", "Calls found begun and not finished when the spool was opened.")
 DAMAGE = Counter("tollgate_spool_damage_total", "Stretches of damaged bytes found in segments.")
 GAPS = Counter("tollgate_spool_gaps_total", "Sequences that broke off, so that what follows got new numbers.")

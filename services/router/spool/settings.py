@@ -13,7 +13,8 @@ SEGMENT_COUNT_MIN = 4
 class SpoolSettings:
     """Sizes and times of one worker's spool."""
 
-    # How large each file is, from its first byte on. At least 128 KiB: twice the largest record.
+    # How large each file is, from its first byte on. At least 128 KiB. A record that
+    # takes more than half of one is written without its payload.
     segment_bytes: int = 16 * _MIB
     # How much disk one worker may use. At least four segments.
     bytes_max: int = 1024 * _MIB

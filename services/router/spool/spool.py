@@ -9,18 +9,20 @@ from services.router.spool.entry import OVERHEAD_BYTES
 from services.router.spool.errors import SpoolFailedError, SpoolFullError
 from services.router.spool.group_commit import GroupCommit
 from services.router.spool.log import Log
-from services.router.spool.metrics import DEPTH, OLDEST_SECONDS, OPEN_CALLS, REFUSALS
+from services.router.spool.metrics import DEPTH, OLDEST_SECONDS, OPEN_CALLS, PAYLOADS_DROPPED, REFUSALS
 from services.router.spool.outbox import Outbox
 from services.router.spool.recovery import Recovered, recover
 from services.router.spool.segment import Segment
 from services.router.spool.settings import SpoolSettings
 from services.router.spool.slot import Slot
-from tollgate.ledger.v1.usage_pb2 import UsageRecord
+from tollgate.ledger.v1.usage_pb2 import RECORD_FLAG_PAYLOAD_TRUNCATED, UsageRecord
 
 # What a record may grow by between its begin and its end: usage, and attempts.
 GROWTH_BYTES = 4096
 # Above this share of the limit, calls that would spend credit are refused.
 CREDIT_SHARE_MAX = 0.9
+# Above this share, records are written without their payloads: those would fill the spool many times faster.
+PAYLOAD_SHARE_MAX = 0.5
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ class Spool:
         call = self._open.pop(record.request_id, None)
         if call is not None:
             self._reserved_bytes -= call.reserved_bytes
-        self._log.write_finished(record.SerializeToString())
+        self._log.write_finished(self._payload_of(record))
         await self._commit.durable()
 
     def close(self) -> None:
@@ -138,6 +140,32 @@ class Spool:
         self._commit.close()
         self._log.close()
         self._slot.release()
+
+    def _payload_of(self, record: UsageRecord) -> bytes:
+        """The bytes to write: without what is retained of the call where there is no room to spare for that."""
+        whole = record.SerializeToString()
+        if not record.HasField("payload") or self._has_room_to_spare(OVERHEAD_BYTES + len(whole)):
+            return whole
+        bare = UsageRecord()
+        bare.CopyFrom(record)
+        bare.ClearField("payload")
+        bare.flags.append(RECORD_FLAG_PAYLOAD_TRUNCATED)
+        PAYLOADS_DROPPED.inc()
+        return bare.SerializeToString()
+
+    def _has_room_to_spare(self, size: int) -> bool:
+        """Whether an entry of this size takes nothing that records without payloads may need."""
+        settings = self._settings
+        if self._log.failure is not None or size > settings.segment_bytes // 2:
+            return False
+        if self._log.bytes_used + self._reserved_bytes + size > PAYLOAD_SHARE_MAX * settings.bytes_max:
+            return False
+        try:
+            # Twice, because it may not fit into what is left of a segment, which is then lost.
+            self._log.make_room(self._reserved_bytes + 2 * size)
+        except OSError:
+            return False
+        return True
 
     def _admit(self, call: _OpenCall, *, credit_funded: bool) -> None:
         """Raises SpoolFullError or OSError unless both ends of the call can be recorded."""

@@ -375,8 +375,8 @@ class Payload(_message.Message):
     request_truncated: _builtins.bool
     """True when `request_body` is only its beginning."""
     response_body: _builtins.bytes
-    """The body of the answer as the client was sent it, compressed and bounded like the request's. Of a stream, all its
-    events one after the other.
+    """The body of the answer in the client's format, before what `x-tollgate-answer` adds, compressed and bounded like the
+    request's. Of a stream, all events the client was sent, one after the other.
     """
     response_content_type: _builtins.str
     """The media type of the answer: `application/json`, `text/event-stream`. At most 128 characters."""

@@ -360,7 +360,9 @@ class GetRequestResponse(_message.Message):
     base64. With the flag `payload_truncated` it may be only the beginning.
     """
     response_body: _builtins.str
-    """What the client was sent, like `request_body`. Of a stream, all its events one after the other."""
+    """What the client was answered, before what `x-tollgate-answer` adds, like `request_body`. Of a stream, all its events
+    one after the other.
+    """
     request_content_type: _builtins.str
     """The media type of `request_body`; empty without one."""
     response_content_type: _builtins.str
