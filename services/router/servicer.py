@@ -1,7 +1,8 @@
 """The model routes over gRPC: the same calls, the same core."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from google.api.httpbody_pb2 import HttpBody
@@ -11,14 +12,10 @@ from services.common.grpc_calls import Context, headers_of
 from services.router.admission import ReadBody
 from services.router.calls import Calls, StreamedAnswer, WholeAnswer
 from services.router.errors import ClientGoneError, ProviderFailedError
-from services.router.formats.registry import CHAT_COMPLETIONS
+from services.router.formats.endpoint import Endpoint
+from services.router.formats.registry import CHAT_COMPLETIONS, EMBEDDINGS, IMAGE_GENERATIONS, MESSAGES, RESPONSES
 from services.router.records import Arrival
-from tollgate.router.v1.inference_service_pb2 import (
-    CreateChatCompletionRequest,
-    CreateChatCompletionResponse,
-    StreamChatCompletionRequest,
-    StreamChatCompletionResponse,
-)
+from tollgate.router.v1 import inference_service_pb2 as rpc
 from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceServicer
 
 # Pieces that may wait for a slow client before the provider is read no further.
@@ -42,35 +39,70 @@ class InferenceServicer(InferenceServiceServicer):
         self._running: set[asyncio.Task[Any]] = set()
 
     async def CreateChatCompletion(
-        self, request: CreateChatCompletionRequest, context: Context
-    ) -> CreateChatCompletionResponse:
-        arrival = Arrival()
-        call = self._calls.answer(
-            arrival, CHAT_COMPLETIONS, headers_of(context), _reader(request.body.data), streams=False
-        )
-        # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
-        task = self._run(call)
-        answer = await _head(arrival, asyncio.shield(task), context)
-        assert isinstance(answer, WholeAnswer)  # noqa: S101 narrows the type
-        return CreateChatCompletionResponse(body=HttpBody(content_type=_content_type(answer), data=answer.body))
+        self, request: rpc.CreateChatCompletionRequest, context: Context
+    ) -> rpc.CreateChatCompletionResponse:
+        return rpc.CreateChatCompletionResponse(body=await self._whole(CHAT_COMPLETIONS, request.body, context))
 
     async def StreamChatCompletion(
-        self, request: StreamChatCompletionRequest, context: Context
-    ) -> AsyncIterator[StreamChatCompletionResponse]:
+        self, request: rpc.StreamChatCompletionRequest, context: Context
+    ) -> AsyncIterator[rpc.StreamChatCompletionResponse]:
+        async with aclosing(self._streamed(CHAT_COMPLETIONS, request.body, context)) as pieces:
+            async for piece in pieces:
+                yield rpc.StreamChatCompletionResponse(body=piece)
+
+    async def CreateResponse(self, request: rpc.CreateResponseRequest, context: Context) -> rpc.CreateResponseResponse:
+        return rpc.CreateResponseResponse(body=await self._whole(RESPONSES, request.body, context))
+
+    async def StreamResponse(
+        self, request: rpc.StreamResponseRequest, context: Context
+    ) -> AsyncIterator[rpc.StreamResponseResponse]:
+        async with aclosing(self._streamed(RESPONSES, request.body, context)) as pieces:
+            async for piece in pieces:
+                yield rpc.StreamResponseResponse(body=piece)
+
+    async def CreateEmbedding(
+        self, request: rpc.CreateEmbeddingRequest, context: Context
+    ) -> rpc.CreateEmbeddingResponse:
+        return rpc.CreateEmbeddingResponse(body=await self._whole(EMBEDDINGS, request.body, context))
+
+    async def GenerateImage(self, request: rpc.GenerateImageRequest, context: Context) -> rpc.GenerateImageResponse:
+        return rpc.GenerateImageResponse(body=await self._whole(IMAGE_GENERATIONS, request.body, context))
+
+    async def StreamImage(
+        self, request: rpc.StreamImageRequest, context: Context
+    ) -> AsyncIterator[rpc.StreamImageResponse]:
+        async with aclosing(self._streamed(IMAGE_GENERATIONS, request.body, context)) as pieces:
+            async for piece in pieces:
+                yield rpc.StreamImageResponse(body=piece)
+
+    async def CreateMessage(self, request: rpc.CreateMessageRequest, context: Context) -> rpc.CreateMessageResponse:
+        return rpc.CreateMessageResponse(body=await self._whole(MESSAGES, request.body, context))
+
+    async def StreamMessage(
+        self, request: rpc.StreamMessageRequest, context: Context
+    ) -> AsyncIterator[rpc.StreamMessageResponse]:
+        async with aclosing(self._streamed(MESSAGES, request.body, context)) as pieces:
+            async for piece in pieces:
+                yield rpc.StreamMessageResponse(body=piece)
+
+    async def _whole(self, endpoint: Endpoint, body: HttpBody, context: Context) -> HttpBody:
+        arrival = Arrival()
+        call = self._calls.answer(arrival, endpoint, headers_of(context), _reader(body.data), streams=False)
+        # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
+        answer = await _head(arrival, asyncio.shield(self._run(call)), context)
+        assert isinstance(answer, WholeAnswer)  # noqa: S101 narrows the type
+        return HttpBody(content_type=_content_type(answer), data=answer.body)
+
+    async def _streamed(self, endpoint: Endpoint, body: HttpBody, context: Context) -> AsyncGenerator[HttpBody]:
         arrival = Arrival()
         pieces = _Pieces()
-        self._run(
-            pieces.fill(
-                self._calls.answer(
-                    arrival, CHAT_COMPLETIONS, headers_of(context), _reader(request.body.data), streams=True
-                )
-            )
-        )
+        call = self._calls.answer(arrival, endpoint, headers_of(context), _reader(body.data), streams=True)
+        self._run(pieces.fill(call))
         try:
             answer = await _head(arrival, pieces.answer, context)
             content_type = _content_type(answer)
             while (piece := await pieces.next()) is not None:
-                yield StreamChatCompletionResponse(body=HttpBody(content_type=content_type, data=piece))
+                yield HttpBody(content_type=content_type, data=piece)
                 content_type = ""
         finally:
             pieces.stop()

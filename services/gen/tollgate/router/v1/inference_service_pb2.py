@@ -26,7 +26,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from tollgate.access.v1 import access_pb2 as tollgate_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollgate/router/v1/inference_service.proto\x12\x12tollgate.router.v1\x1a\x19google/api/httpbody.proto\x1a\x1ftollgate/access/v1/access.proto\"A\n\x1b\x43reateChatCompletionRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"B\n\x1c\x43reateChatCompletionResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"A\n\x1bStreamChatCompletionRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"B\n\x1cStreamChatCompletionResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xa0\x02\n\x10InferenceService\x12\x83\x01\n\x14\x43reateChatCompletion\x12/.tollgate.router.v1.CreateChatCompletionRequest\x1a\x30.tollgate.router.v1.CreateChatCompletionResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x12\x85\x01\n\x14StreamChatCompletion\x12/.tollgate.router.v1.StreamChatCompletionRequest\x1a\x30.tollgate.router.v1.StreamChatCompletionResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollgate/router/v1/inference_service.proto\x12\x12tollgate.router.v1\x1a\x19google/api/httpbody.proto\x1a\x1ftollgate/access/v1/access.proto\"A\n\x1b\x43reateChatCompletionRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"B\n\x1c\x43reateChatCompletionResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"A\n\x1bStreamChatCompletionRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"B\n\x1cStreamChatCompletionResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\";\n\x15\x43reateResponseRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n\x16\x43reateResponseResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\";\n\x15StreamResponseRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n\x16StreamResponseResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"<\n\x16\x43reateEmbeddingRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"=\n\x17\x43reateEmbeddingResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\":\n\x14GenerateImageRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\";\n\x15GenerateImageResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"8\n\x12StreamImageRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\"9\n\x13StreamImageResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\":\n\x14\x43reateMessageRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\";\n\x15\x43reateMessageResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\":\n\x14StreamMessageRequest\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody\";\n\x15StreamMessageResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xbc\x08\n\x10InferenceService\x12\x83\x01\n\x14\x43reateChatCompletion\x12/.tollgate.router.v1.CreateChatCompletionRequest\x1a\x30.tollgate.router.v1.CreateChatCompletionResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x12\x85\x01\n\x14StreamChatCompletion\x12/.tollgate.router.v1.StreamChatCompletionRequest\x1a\x30.tollgate.router.v1.StreamChatCompletionResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x30\x01\x12q\n\x0e\x43reateResponse\x12).tollgate.router.v1.CreateResponseRequest\x1a*.tollgate.router.v1.CreateResponseResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x12s\n\x0eStreamResponse\x12).tollgate.router.v1.StreamResponseRequest\x1a*.tollgate.router.v1.StreamResponseResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x30\x01\x12t\n\x0f\x43reateEmbedding\x12*.tollgate.router.v1.CreateEmbeddingRequest\x1a+.tollgate.router.v1.CreateEmbeddingResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x12n\n\rGenerateImage\x12(.tollgate.router.v1.GenerateImageRequest\x1a).tollgate.router.v1.GenerateImageResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x12j\n\x0bStreamImage\x12&.tollgate.router.v1.StreamImageRequest\x1a\'.tollgate.router.v1.StreamImageResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x30\x01\x12n\n\rCreateMessage\x12(.tollgate.router.v1.CreateMessageRequest\x1a).tollgate.router.v1.CreateMessageResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x12p\n\rStreamMessage\x12(.tollgate.router.v1.StreamMessageRequest\x1a).tollgate.router.v1.StreamMessageResponse\"\x08\x8a\xb5\x18\x04\x08\x04\x10\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFERENCESERVICE'].methods_by_name['CreateChatCompletion']._serialized_options = b'\212\265\030\004\010\004\020\001'
   _globals['_INFERENCESERVICE'].methods_by_name['StreamChatCompletion']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['StreamChatCompletion']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['CreateResponse']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['CreateResponse']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamResponse']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamResponse']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['CreateEmbedding']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['CreateEmbedding']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['GenerateImage']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['GenerateImage']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamImage']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamImage']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['CreateMessage']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['CreateMessage']._serialized_options = b'\212\265\030\004\010\004\020\001'
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamMessage']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['StreamMessage']._serialized_options = b'\212\265\030\004\010\004\020\001'
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=126
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=191
   _globals['_CREATECHATCOMPLETIONRESPONSE']._serialized_start=193
@@ -45,6 +59,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCHATCOMPLETIONREQUEST']._serialized_end=326
   _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_start=328
   _globals['_STREAMCHATCOMPLETIONRESPONSE']._serialized_end=394
-  _globals['_INFERENCESERVICE']._serialized_start=397
-  _globals['_INFERENCESERVICE']._serialized_end=685
+  _globals['_CREATERESPONSEREQUEST']._serialized_start=396
+  _globals['_CREATERESPONSEREQUEST']._serialized_end=455
+  _globals['_CREATERESPONSERESPONSE']._serialized_start=457
+  _globals['_CREATERESPONSERESPONSE']._serialized_end=517
+  _globals['_STREAMRESPONSEREQUEST']._serialized_start=519
+  _globals['_STREAMRESPONSEREQUEST']._serialized_end=578
+  _globals['_STREAMRESPONSERESPONSE']._serialized_start=580
+  _globals['_STREAMRESPONSERESPONSE']._serialized_end=640
+  _globals['_CREATEEMBEDDINGREQUEST']._serialized_start=642
+  _globals['_CREATEEMBEDDINGREQUEST']._serialized_end=702
+  _globals['_CREATEEMBEDDINGRESPONSE']._serialized_start=704
+  _globals['_CREATEEMBEDDINGRESPONSE']._serialized_end=765
+  _globals['_GENERATEIMAGEREQUEST']._serialized_start=767
+  _globals['_GENERATEIMAGEREQUEST']._serialized_end=825
+  _globals['_GENERATEIMAGERESPONSE']._serialized_start=827
+  _globals['_GENERATEIMAGERESPONSE']._serialized_end=886
+  _globals['_STREAMIMAGEREQUEST']._serialized_start=888
+  _globals['_STREAMIMAGEREQUEST']._serialized_end=944
+  _globals['_STREAMIMAGERESPONSE']._serialized_start=946
+  _globals['_STREAMIMAGERESPONSE']._serialized_end=1003
+  _globals['_CREATEMESSAGEREQUEST']._serialized_start=1005
+  _globals['_CREATEMESSAGEREQUEST']._serialized_end=1063
+  _globals['_CREATEMESSAGERESPONSE']._serialized_start=1065
+  _globals['_CREATEMESSAGERESPONSE']._serialized_end=1124
+  _globals['_STREAMMESSAGEREQUEST']._serialized_start=1126
+  _globals['_STREAMMESSAGEREQUEST']._serialized_end=1184
+  _globals['_STREAMMESSAGERESPONSE']._serialized_start=1186
+  _globals['_STREAMMESSAGERESPONSE']._serialized_end=1245
+  _globals['_INFERENCESERVICE']._serialized_start=1248
+  _globals['_INFERENCESERVICE']._serialized_end=2332
 # @@protoc_insertion_point(module_scope)

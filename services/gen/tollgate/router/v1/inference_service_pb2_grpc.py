@@ -49,6 +49,41 @@ class InferenceServiceStub:
                 request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamChatCompletionRequest.SerializeToString,
                 response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamChatCompletionResponse.FromString,
                 _registered_method=True)
+        self.CreateResponse = channel.unary_unary(
+                '/tollgate.router.v1.InferenceService/CreateResponse',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateResponseRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateResponseResponse.FromString,
+                _registered_method=True)
+        self.StreamResponse = channel.unary_stream(
+                '/tollgate.router.v1.InferenceService/StreamResponse',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamResponseRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamResponseResponse.FromString,
+                _registered_method=True)
+        self.CreateEmbedding = channel.unary_unary(
+                '/tollgate.router.v1.InferenceService/CreateEmbedding',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateEmbeddingRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateEmbeddingResponse.FromString,
+                _registered_method=True)
+        self.GenerateImage = channel.unary_unary(
+                '/tollgate.router.v1.InferenceService/GenerateImage',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.GenerateImageRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.GenerateImageResponse.FromString,
+                _registered_method=True)
+        self.StreamImage = channel.unary_stream(
+                '/tollgate.router.v1.InferenceService/StreamImage',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamImageRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamImageResponse.FromString,
+                _registered_method=True)
+        self.CreateMessage = channel.unary_unary(
+                '/tollgate.router.v1.InferenceService/CreateMessage',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateMessageRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateMessageResponse.FromString,
+                _registered_method=True)
+        self.StreamMessage = channel.unary_stream(
+                '/tollgate.router.v1.InferenceService/StreamMessage',
+                request_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamMessageRequest.SerializeToString,
+                response_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamMessageResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -78,6 +113,69 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateResponse(self, request, context):
+        """Answers one OpenAI response, whole.
+
+        Fails as `CreateChatCompletion` does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamResponse(self, request, context):
+        """Answers one OpenAI response as a stream of server-sent events, byte for byte as over HTTP.
+
+        Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEmbedding(self, request, context):
+        """Turns texts into vectors, as OpenAI's embeddings do.
+
+        Fails as `CreateChatCompletion` does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GenerateImage(self, request, context):
+        """Generates images, as OpenAI's image generations do.
+
+        Fails as `CreateChatCompletion` does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamImage(self, request, context):
+        """Generates images as a stream of server-sent events that show them becoming clearer, byte for byte as over HTTP.
+
+        Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateMessage(self, request, context):
+        """Answers one Anthropic message, whole.
+
+        Fails as `CreateChatCompletion` does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamMessage(self, request, context):
+        """Answers one Anthropic message as a stream of server-sent events, byte for byte as over HTTP.
+
+        Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +188,41 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.StreamChatCompletion,
                     request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamChatCompletionRequest.FromString,
                     response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamChatCompletionResponse.SerializeToString,
+            ),
+            'CreateResponse': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateResponse,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateResponseRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateResponseResponse.SerializeToString,
+            ),
+            'StreamResponse': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamResponse,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamResponseRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamResponseResponse.SerializeToString,
+            ),
+            'CreateEmbedding': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEmbedding,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateEmbeddingRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateEmbeddingResponse.SerializeToString,
+            ),
+            'GenerateImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GenerateImage,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.GenerateImageRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.GenerateImageResponse.SerializeToString,
+            ),
+            'StreamImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamImage,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamImageRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamImageResponse.SerializeToString,
+            ),
+            'CreateMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateMessage,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateMessageRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateMessageResponse.SerializeToString,
+            ),
+            'StreamMessage': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamMessage,
+                    request_deserializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamMessageRequest.FromString,
+                    response_serializer=tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamMessageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -151,6 +284,195 @@ class InferenceService:
             '/tollgate.router.v1.InferenceService/StreamChatCompletion',
             tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamChatCompletionRequest.SerializeToString,
             tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamChatCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/CreateResponse',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateResponseRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateResponseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/StreamResponse',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamResponseRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamResponseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEmbedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/CreateEmbedding',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateEmbeddingRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateEmbeddingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/GenerateImage',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.GenerateImageRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.GenerateImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/StreamImage',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamImageRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/CreateMessage',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateMessageRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.CreateMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollgate.router.v1.InferenceService/StreamMessage',
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamMessageRequest.SerializeToString,
+            tollgate_dot_router_dot_v1_dot_inference__service__pb2.StreamMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

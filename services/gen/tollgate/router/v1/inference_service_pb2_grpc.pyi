@@ -49,6 +49,41 @@ class InferenceServiceStub:
 
     Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
     """
+    CreateResponse: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.CreateResponseRequest, _inference_service_pb2.CreateResponseResponse]
+    """Answers one OpenAI response, whole.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    StreamResponse: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.StreamResponseRequest, _inference_service_pb2.StreamResponseResponse]
+    """Answers one OpenAI response as a stream of server-sent events, byte for byte as over HTTP.
+
+    Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+    """
+    CreateEmbedding: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.CreateEmbeddingRequest, _inference_service_pb2.CreateEmbeddingResponse]
+    """Turns texts into vectors, as OpenAI's embeddings do.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    GenerateImage: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GenerateImageRequest, _inference_service_pb2.GenerateImageResponse]
+    """Generates images, as OpenAI's image generations do.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    StreamImage: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.StreamImageRequest, _inference_service_pb2.StreamImageResponse]
+    """Generates images as a stream of server-sent events that show them becoming clearer, byte for byte as over HTTP.
+
+    Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+    """
+    CreateMessage: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.CreateMessageRequest, _inference_service_pb2.CreateMessageResponse]
+    """Answers one Anthropic message, whole.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    StreamMessage: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.StreamMessageRequest, _inference_service_pb2.StreamMessageResponse]
+    """Answers one Anthropic message as a stream of server-sent events, byte for byte as over HTTP.
+
+    Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+    """
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -68,6 +103,41 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     StreamChatCompletion: _aio.UnaryStreamMultiCallable[_inference_service_pb2.StreamChatCompletionRequest, _inference_service_pb2.StreamChatCompletionResponse]  # type: ignore[assignment]
     """Answers one OpenAI chat completion as a stream of server-sent events, byte for byte as over HTTP.
+
+    Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+    """
+    CreateResponse: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CreateResponseRequest, _inference_service_pb2.CreateResponseResponse]  # type: ignore[assignment]
+    """Answers one OpenAI response, whole.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    StreamResponse: _aio.UnaryStreamMultiCallable[_inference_service_pb2.StreamResponseRequest, _inference_service_pb2.StreamResponseResponse]  # type: ignore[assignment]
+    """Answers one OpenAI response as a stream of server-sent events, byte for byte as over HTTP.
+
+    Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+    """
+    CreateEmbedding: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CreateEmbeddingRequest, _inference_service_pb2.CreateEmbeddingResponse]  # type: ignore[assignment]
+    """Turns texts into vectors, as OpenAI's embeddings do.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    GenerateImage: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GenerateImageRequest, _inference_service_pb2.GenerateImageResponse]  # type: ignore[assignment]
+    """Generates images, as OpenAI's image generations do.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    StreamImage: _aio.UnaryStreamMultiCallable[_inference_service_pb2.StreamImageRequest, _inference_service_pb2.StreamImageResponse]  # type: ignore[assignment]
+    """Generates images as a stream of server-sent events that show them becoming clearer, byte for byte as over HTTP.
+
+    Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+    """
+    CreateMessage: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.CreateMessageRequest, _inference_service_pb2.CreateMessageResponse]  # type: ignore[assignment]
+    """Answers one Anthropic message, whole.
+
+    Fails as `CreateChatCompletion` does.
+    """
+    StreamMessage: _aio.UnaryStreamMultiCallable[_inference_service_pb2.StreamMessageRequest, _inference_service_pb2.StreamMessageResponse]  # type: ignore[assignment]
+    """Answers one Anthropic message as a stream of server-sent events, byte for byte as over HTTP.
 
     Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
     """
@@ -99,6 +169,83 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.StreamChatCompletionResponse], _abc.AsyncIterator[_inference_service_pb2.StreamChatCompletionResponse]]:
         """Answers one OpenAI chat completion as a stream of server-sent events, byte for byte as over HTTP.
+
+        Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateResponse(
+        self,
+        request: _inference_service_pb2.CreateResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.CreateResponseResponse, _abc.Awaitable[_inference_service_pb2.CreateResponseResponse]]:
+        """Answers one OpenAI response, whole.
+
+        Fails as `CreateChatCompletion` does.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamResponse(
+        self,
+        request: _inference_service_pb2.StreamResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.StreamResponseResponse], _abc.AsyncIterator[_inference_service_pb2.StreamResponseResponse]]:
+        """Answers one OpenAI response as a stream of server-sent events, byte for byte as over HTTP.
+
+        Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateEmbedding(
+        self,
+        request: _inference_service_pb2.CreateEmbeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.CreateEmbeddingResponse, _abc.Awaitable[_inference_service_pb2.CreateEmbeddingResponse]]:
+        """Turns texts into vectors, as OpenAI's embeddings do.
+
+        Fails as `CreateChatCompletion` does.
+        """
+
+    @_abc_1.abstractmethod
+    def GenerateImage(
+        self,
+        request: _inference_service_pb2.GenerateImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.GenerateImageResponse, _abc.Awaitable[_inference_service_pb2.GenerateImageResponse]]:
+        """Generates images, as OpenAI's image generations do.
+
+        Fails as `CreateChatCompletion` does.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamImage(
+        self,
+        request: _inference_service_pb2.StreamImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.StreamImageResponse], _abc.AsyncIterator[_inference_service_pb2.StreamImageResponse]]:
+        """Generates images as a stream of server-sent events that show them becoming clearer, byte for byte as over HTTP.
+
+        Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateMessage(
+        self,
+        request: _inference_service_pb2.CreateMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.CreateMessageResponse, _abc.Awaitable[_inference_service_pb2.CreateMessageResponse]]:
+        """Answers one Anthropic message, whole.
+
+        Fails as `CreateChatCompletion` does.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamMessage(
+        self,
+        request: _inference_service_pb2.StreamMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.StreamMessageResponse], _abc.AsyncIterator[_inference_service_pb2.StreamMessageResponse]]:
+        """Answers one Anthropic message as a stream of server-sent events, byte for byte as over HTTP.
 
         Fails as `CreateChatCompletion` does; an error after the first message means that the answer is incomplete.
         """
