@@ -15,10 +15,12 @@ from grpc_status import rpc_status
 from tests.integration.router.fake_ledger import FakeLedger
 from tests.integration.router.processes import Router, chat_body
 from tollgate.ledger.v1 import usage_pb2
+from tollgate.router.v1 import inference_service_pb2
 from tollgate.router.v1.inference_service_pb2 import CreateChatCompletionRequest, StreamChatCompletionRequest
 from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 SECONDS = 20
+HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.fixture
@@ -149,3 +151,51 @@ async def test_the_health_is_asked_as_everywhere(channel: grpc.aio.Channel) -> N
     answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "CreateResponse": ("/v1/responses", {"model": "gpt-5-mini", "input": "Hi"}),
+    "CreateEmbedding": ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "Hi"}),
+    "GenerateImage": ("/v1/images/generations", {"model": "gpt-image-1", "prompt": "a cat"}),
+    "CreateMessage": ("/v1/messages", {"model": "claude-sonnet", "max_tokens": 9, "messages": HI}),
+}
+STREAMS = {
+    "StreamResponse": OTHERS["CreateResponse"],
+    "StreamImage": OTHERS["GenerateImage"],
+    "StreamMessage": OTHERS["CreateMessage"],
+}
+
+
+@pytest.mark.parametrize("method", OTHERS)
+async def test_the_other_formats_have_the_bytes_and_the_record_of_http(
+    router: Router, ledger: FakeLedger, stub: Any, method: str
+) -> None:
+    path, members = OTHERS[method]
+    body = orjson.dumps(members)
+    request = getattr(inference_service_pb2, f"{method}Request")(body=HttpBody(data=body))
+    call = getattr(stub, method)(request, metadata=bearer(ledger.grant()), timeout=SECONDS)
+    answer = await call
+    headers = dict(await call.initial_metadata())
+
+    assert answer.body.data == (await router.send("POST", path, body, ledger.grant())).body
+    record = await ledger.record(headers["x-tollgate-request-id"])
+    assert (record.outcome, record.usage_source) == (usage_pb2.OUTCOME_SUCCESS, usage_pb2.USAGE_SOURCE_REPORTED)
+
+
+@pytest.mark.parametrize("method", STREAMS)
+async def test_their_streams_have_the_bytes_of_http(router: Router, ledger: FakeLedger, stub: Any, method: str) -> None:
+    path, members = STREAMS[method]
+    body = orjson.dumps({**members, "stream": True})
+    request = getattr(inference_service_pb2, f"{method}Request")(body=HttpBody(data=body))
+    call = getattr(stub, method)(request, metadata=bearer(ledger.grant()), timeout=SECONDS)
+
+    pieces = [piece.body.data async for piece in call]
+    assert b"".join(pieces) == (await router.send("POST", path, body, ledger.grant())).body
+
+
+async def test_a_stream_where_none_is_possible_is_refused(ledger: FakeLedger, stub: Any) -> None:
+    body = orjson.dumps({"model": "gpt-image-1", "prompt": "a cat", "stream": True})
+    request = inference_service_pb2.GenerateImageRequest(body=HttpBody(data=body))
+    code, info = await reason_of(stub.GenerateImage(request, metadata=bearer(ledger.grant()), timeout=SECONDS))
+
+    assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "stream")
