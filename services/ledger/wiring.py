@@ -40,6 +40,7 @@ from services.ledger.servicer_credit import CreditServicer
 from services.ledger.servicer_directory import DirectoryServicer
 from services.ledger.servicer_import import ImportServicer
 from services.ledger.servicer_prices import PriceServicer
+from services.ledger.servicer_retention import RetentionServicer
 from services.ledger.servicer_usage import UsageServicer
 from services.ledger.settings import Settings
 from services.ledger.storage.books import credit_available
@@ -60,6 +61,8 @@ from tollgate.ledger.v1 import (
     import_service_pb2_grpc,
     price_service_pb2,
     price_service_pb2_grpc,
+    retention_service_pb2,
+    retention_service_pb2_grpc,
     usage_service_pb2,
     usage_service_pb2_grpc,
 )
@@ -173,6 +176,11 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                         prices,
                         clock=_now,
                     ),
+                ),
+                Service(
+                    retention_service_pb2.DESCRIPTOR.services_by_name["RetentionService"],
+                    retention_service_pb2_grpc.add_RetentionServiceServicer_to_server,
+                    RetentionServicer(database),
                 ),
             ]
     finally:
