@@ -9,7 +9,16 @@ from services.reporting.reader import Snapshot
 from services.reporting.view import View
 
 
-def view_of(caller: Caller, *, organization_id: str, project_id: str, api_key_id: UUID | None = None) -> View:
+def view_of(
+    caller: Caller,
+    *,
+    organization_id: str,
+    project_id: str,
+    api_key_id: UUID | None = None,
+    provider: str = "",
+    model: str = "",
+    workflow: str = "",
+) -> View:
     """What the caller looks at with these filters; "" is one left out.
 
     Raises ForbiddenError for what is not the caller's, and InvalidRequestError.
@@ -20,6 +29,9 @@ def view_of(caller: Caller, *, organization_id: str, project_id: str, api_key_id
         organization_id=UUID(allowed) if allowed else None,
         project_id=caller.project(project_id),
         api_key_id=api_key_id,
+        provider=provider or None,
+        model=model or None,
+        workflow=workflow or None,
     )
 
 

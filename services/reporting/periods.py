@@ -18,6 +18,8 @@ from services.reporting.parameters import whole_number
 
 DAYS_DEFAULT = 7
 DAYS_MAX = 365
+# The longest that any plan shows.
+RETENTION_DAYS_MAX = 365
 # A leap year from its first day to its last.
 RANGE_DAYS_MAX = 366
 # Far enough from the ends of the calendar for every sum of dates here.
@@ -76,6 +78,11 @@ class Timeline:
         edges = (*self.boundaries, self.end) if self.periods else ()
         return sorted({floor_hour(edge) for edge in edges if edge != floor_hour(edge)})
 
+    @property
+    def has_whole_days(self) -> bool:
+        """Whether every period is days in UTC: then figures by the day tell them apart."""
+        return all(edge == floor_day(edge) for edge in (*self.boundaries, self.end))
+
     def since(self, moment: datetime) -> "Timeline":
         """The same without periods that were over by then."""
         return Timeline(tuple(period for period in self.periods if period.end > moment), self.shows_idle)
@@ -123,6 +130,19 @@ def granularity_named(name: str) -> Granularity:
 def floor_hour(moment: datetime) -> datetime:
     """The full hour of UTC at or before a moment."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def floor_day(moment: datetime) -> datetime:
+    """The midnight in UTC at or before a moment."""
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def last_days(days: str, as_of: datetime, *, shows_idle: bool, default: int = DAYS_DEFAULT) -> Timeline:
+    """Days in UTC: so many, today included. Raises InvalidRequestError."""
+    count = whole_number("days", days, default=default, least=1, most=max(default, DAYS_MAX))
+    first = as_of.astimezone(UTC).date() - (count - 1) * DAY
+    utc = zone_named("")
+    return Timeline(tuple(_day(first + number * DAY, utc) for number in range(count)), shows_idle)
 
 
 def _date_range(from_date: str, to_date: str) -> tuple[date, date]:

@@ -3,21 +3,24 @@
 Every read is one read-only transaction that first says whose rows it may see.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.errors import QueryCanceled
-from sqlalchemy import Row, or_, select, text
+from sqlalchemy import Row, Select, or_, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidRequestError, UnavailableError
-from services.reporting.activity_query import ActivityQuery, figures_row_from_row
+from services.reporting import activity_query
+from services.reporting.activity_query import row_of_group, row_of_model, row_of_totals, row_of_whole_group
+from services.reporting.figures_query import FiguresSource
 from services.reporting.request_filter import RequestFilter
 from services.reporting.request_query import (
     count_of_all_pages,
@@ -27,7 +30,7 @@ from services.reporting.request_query import (
     payload_of_request,
 )
 from services.reporting.retention import Retention, retention_at
-from services.reporting.summaries import FiguresRow
+from services.reporting.summaries import ActivitySums, Dimension, FiguresRow
 from services.reporting.view import View
 from services.reporting.views import api_key, organization, project
 
@@ -106,21 +109,40 @@ class Snapshot:
             statement = statement.where(or_(api_key.c.project_id.is_(None), api_key.c.project_id == project_id))
         return (await self._connection.execute(statement)).first() is not None
 
-    async def figures(self, query: ActivityQuery) -> list[FiguresRow]:
-        """Figures by period, funding, model, provider and what was asked for. The same group may come twice.
+    async def figures(self, source: FiguresSource, dimension: Dimension) -> ActivitySums:
+        """What activity is made of. Raises InvalidRequestError for a question whose answer is too long."""
+        by_group = activity_query.by_group(source, dimension)
+        return ActivitySums(
+            totals=await self._rows(activity_query.totals(source), row_of_totals, source),
+            by_model=await self._rows(activity_query.by_model(source), row_of_model, source),
+            by_group=[] if by_group is None else await self._rows(by_group, row_of_group, source),
+        )
 
-        Raises InvalidRequestError for a question whose answer is longer than `FIGURES_ROWS_MAX`.
-        """
-        rows: list[FiguresRow] = []
-        for statement in query.selects():
-            result = await self._connection.execute(statement.limit(FIGURES_ROWS_MAX + 1))
-            rows += map(figures_row_from_row, result)
-            if len(rows) > FIGURES_ROWS_MAX:
-                raise InvalidRequestError(
-                    query.timeline.asked_by,
-                    f"cover more than {FIGURES_ROWS_MAX} rows of figures; ask for fewer days, days instead of hours, "
-                    "or one project.",
-                )
+    async def totals(self, source: FiguresSource) -> list[FiguresRow]:
+        """Every figure, by period and funding."""
+        return await self._rows(activity_query.totals(source), row_of_totals, source)
+
+    async def whole_groups(self, source: FiguresSource, dimension: Dimension) -> list[FiguresRow]:
+        """Every figure of every group. Raises InvalidRequestError for a question whose answer is too long."""
+        row_of = partial(row_of_whole_group, dimension)
+        return await self._rows(activity_query.whole_groups(source, dimension), row_of, source)
+
+    async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        """What a statement returns, whole."""
+        result: Sequence[Row[Any]] = (await self._connection.execute(statement)).all()
+        return result
+
+    async def _rows(
+        self, statement: Select[Any], row_of: Callable[[Row[Any]], FiguresRow], source: FiguresSource
+    ) -> list[FiguresRow]:
+        result = await self._connection.execute(statement.limit(FIGURES_ROWS_MAX + 1))
+        rows = [row_of(row) for row in result]
+        if len(rows) > FIGURES_ROWS_MAX:
+            raise InvalidRequestError(
+                source.timeline.asked_by,
+                f"cover more than {FIGURES_ROWS_MAX} rows of figures; ask for fewer days, days instead of hours, "
+                "or one project.",
+            )
         return rows
 
     async def request_page(self, calls: RequestFilter, since: datetime, before: UUID | None, limit: int) -> RequestPage:

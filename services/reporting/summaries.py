@@ -80,6 +80,16 @@ class Figures(NamedTuple):
 
 
 FIGURES = Figures._fields
+# What a row of a breakdown shows.
+BREAKDOWN_FIGURES = (
+    "request_count",
+    "success_count",
+    "cache_count",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cost_pico",
+)
 
 
 def add_up(parts: Sequence[Figures]) -> Figures:
@@ -93,11 +103,21 @@ class FiguresRow:
 
     period: int
     funding: int
-    model: str
-    provider: str
+    model: str = ""
+    provider: str = ""
     # Whatever else was asked for: a key or a workflow. "" when nothing was.
-    group: str
+    group: str = ""
     figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class ActivitySums:
+    """The figures of the same calls, once for each thing that they are shown by. Breakdowns have fewer figures."""
+
+    totals: Sequence[FiguresRow]
+    by_model: Sequence[FiguresRow]
+    # Empty where models and providers say it all.
+    by_group: Sequence[FiguresRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,25 +164,37 @@ def percentage(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-def summarize(timeline: Timeline, rows: Iterable[FiguresRow], dimension: Dimension) -> list[PeriodSummary]:
+def summarize(timeline: Timeline, sums: ActivitySums, dimension: Dimension) -> list[PeriodSummary]:
     """What each period of the timeline adds up to, in its order; idle periods only where it shows them."""
-    by_period: defaultdict[int, list[FiguresRow]] = defaultdict(list)
-    for row in rows:
-        by_period[row.period].append(row)
+    totals, by_model = _by_period(sums.totals), _by_period(sums.by_model)
+    by_group = by_model if dimension is Dimension.PROVIDER else _by_period(sums.by_group)
     return [
-        _summary(period.label, by_period[number], dimension)
+        PeriodSummary(
+            label=period.label,
+            figures=split(totals[number]),
+            by_model=_breakdown(by_model[number], _by_model),
+            by_group=[] if dimension is Dimension.MODEL else _breakdown(by_group[number], _KEYS[dimension]),
+        )
         for number, period in enumerate(timeline.periods)
-        if timeline.shows_idle or by_period[number]
+        if timeline.shows_idle or totals[number]
     ]
 
 
-def _summary(label: str, rows: list[FiguresRow], dimension: Dimension) -> PeriodSummary:
-    return PeriodSummary(
-        label=label,
-        figures=split(rows),
-        by_model=_breakdown(rows, _by_model),
-        by_group=[] if dimension is Dimension.MODEL else _breakdown(rows, _KEYS[dimension]),
-    )
+def _by_period(rows: Iterable[FiguresRow]) -> "defaultdict[int, list[FiguresRow]]":
+    by_period: defaultdict[int, list[FiguresRow]] = defaultdict(list)
+    for row in rows:
+        by_period[row.period].append(row)
+    return by_period
+
+
+def groups_of(timeline: Timeline, rows: Iterable[FiguresRow], dimension: Dimension) -> list[tuple[str, BreakdownRow]]:
+    """The groups of each period that has any, with the label of the period, in its order."""
+    by_period = _by_period(rows)
+    return [
+        (period.label, group)
+        for number, period in enumerate(timeline.periods)
+        for group in _breakdown(by_period[number], _KEYS[dimension])
+    ]
 
 
 # What a row of a breakdown is about: its id and its provider.
@@ -182,6 +214,7 @@ def _by_group(row: FiguresRow) -> _Key:
 
 
 _KEYS: dict[Dimension, Callable[[FiguresRow], _Key]] = {
+    Dimension.MODEL: _by_model,
     Dimension.API_KEY: _by_group,
     Dimension.PROVIDER: _by_provider,
     Dimension.WORKFLOW: _by_group,

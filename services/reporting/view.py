@@ -6,8 +6,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Which calls are looked at. None does not restrict."""
+    """Which calls are looked at. None does not restrict. The names are those of columns of the views."""
 
     organization_id: UUID | None
     project_id: str | None
     api_key_id: UUID | None
+    provider: str | None = None
+    model: str | None = None
+    workflow: str | None = None

@@ -16,13 +16,24 @@ project = table("project", column("organization_id"), column("project_id"), sche
 
 api_key = table("api_key", column("api_key_id"), column("organization_id"), column("project_id"), schema="reporting")
 
-usage_hour = table(
-    "usage_hour",
-    *map(
-        column,
-        ("organization_id", "hour", "project_id", "api_key_id", "model", "provider", "funding", "workflow", *FIGURES),
-    ),
+# What figures are kept by, beside the time.
+FIGURES_KEY = ("organization_id", "project_id", "api_key_id", "model", "provider", "funding", "workflow")
+
+usage_hour = table("usage_hour", *map(column, ("hour", *FIGURES_KEY, "refused_count", *FIGURES)), schema="reporting")
+
+usage_day = table("usage_day", *map(column, ("day", *FIGURES_KEY, "refused_count", *FIGURES)), schema="reporting")
+
+# What durations and failures of a day are kept by, beside the day.
+CALLS_KEY = ("organization_id", "project_id", "provider", "model", "workflow")
+
+latency_day = table(
+    "latency_day",
+    *map(column, ("day", *CALLS_KEY, "latency_counts", "time_to_first_token_counts")),
     schema="reporting",
+)
+
+failure_day = table(
+    "failure_day", *map(column, ("day", *CALLS_KEY, "status", "error_type", "failure_count")), schema="reporting"
 )
 
 # Quantities of a call that are shown under the same name.
@@ -72,7 +83,7 @@ DETAIL = ("usage_source", "flags", "price_version_id", "discount", "saved_pico",
 
 USAGE_RECORD = tuple(dict.fromkeys((*SUMMARY, *DETAIL, *USAGE)))
 
-usage_record = table("usage_record", *map(column, USAGE_RECORD), schema="reporting")
+usage_record = table("usage_record", *map(column, ("request_day", "outcome", *USAGE_RECORD)), schema="reporting")
 
 cost_line = table(
     "cost_line",
@@ -80,6 +91,7 @@ cost_line = table(
         column,
         (
             "organization_id",
+            "request_day",
             "request_id",
             "line_number",
             "line",

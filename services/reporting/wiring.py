@@ -9,13 +9,20 @@ from services.common.database import check_database, open_database
 from services.common.grpc_server import GrpcServer, Service, stop_signal
 from services.common.key_store import DatabaseKeyDirectory
 from services.common.metrics import serve_metrics
+from services.reporting.asking import Asker
 from services.reporting.reader import Reader
 from services.reporting.servicer_activity import ActivityServicer
+from services.reporting.servicer_analytics import AnalyticsServicer
+from services.reporting.servicer_insights import InsightServicer
 from services.reporting.servicer_requests import RequestServicer
 from services.reporting.settings import Settings
 from tollgate.reporting.v1 import (
     activity_service_pb2,
     activity_service_pb2_grpc,
+    analytics_service_pb2,
+    analytics_service_pb2_grpc,
+    insight_service_pb2,
+    insight_service_pb2_grpc,
     request_service_pb2,
     request_service_pb2_grpc,
 )
@@ -26,17 +33,27 @@ STATEMENT_SECONDS = 8
 
 def services_over(engine: AsyncEngine, now: Callable[[], datetime]) -> list[Service]:
     """Every service that reporting offers."""
-    reader = Reader(engine)
+    asker = Asker(Reader(engine), now)
     return [
         Service(
             activity_service_pb2.DESCRIPTOR.services_by_name["ActivityService"],
             activity_service_pb2_grpc.add_ActivityServiceServicer_to_server,
-            ActivityServicer(reader, now),
+            ActivityServicer(asker),
+        ),
+        Service(
+            analytics_service_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
+            analytics_service_pb2_grpc.add_AnalyticsServiceServicer_to_server,
+            AnalyticsServicer(asker),
+        ),
+        Service(
+            insight_service_pb2.DESCRIPTOR.services_by_name["InsightService"],
+            insight_service_pb2_grpc.add_InsightServiceServicer_to_server,
+            InsightServicer(asker),
         ),
         Service(
             request_service_pb2.DESCRIPTOR.services_by_name["RequestService"],
             request_service_pb2_grpc.add_RequestServiceServicer_to_server,
-            RequestServicer(reader, now),
+            RequestServicer(asker),
         ),
     ]
 

@@ -13,15 +13,24 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.database import open_database
 from services.common.errors import UnavailableError
-from services.reporting.activity_query import ActivityQuery
+from services.reporting.figures_query import FiguresSource
 from services.reporting.periods import timeline_for
 from services.reporting.reader import Reader, Snapshot
-from services.reporting.summaries import Dimension, FiguresRow
+from services.reporting.summaries import FiguresRow
 from services.reporting.view import View
 from tests.conftest import Database
 from tests.contract.reporting.books import NOW, Books, Customer, open_books
 
-VIEWS = ("organization", "project", "usage_hour", "usage_record", "cost_line")
+VIEWS = (
+    "organization",
+    "project",
+    "usage_hour",
+    "usage_day",
+    "latency_day",
+    "failure_day",
+    "usage_record",
+    "cost_line",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,8 @@ def reader(engine: AsyncEngine) -> Reader:
 async def figures_of_today(snapshot: Snapshot, organization_id: UUID | None, timezone: str = "UTC") -> list[FiguresRow]:
     timeline = timeline_for(days="1", from_date="", to_date="", timezone=timezone, granularity="", as_of=NOW)
     view = View(organization_id=organization_id, project_id=None, api_key_id=None)
-    return await snapshot.figures(ActivityQuery(view=view, timeline=timeline, dimension=Dimension.MODEL, as_of=NOW))
+    retention = await snapshot.retention(NOW)
+    return await snapshot.totals(FiguresSource(view=view, timeline=timeline, as_of=NOW, retention=retention))
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -128,7 +138,7 @@ async def test_a_read_that_takes_too_long_says_what_to_do(reader: Reader, databa
         admin.execute("LOCK TABLE ledger.organization IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(UnavailableError, match="took too long; ask for a shorter period"):
             async with reader.snapshot(UUID(acme.organization_id)) as snapshot:
-                await snapshot.retention_days()
+                await snapshot.retention(NOW)
 
 
 async def test_a_database_that_is_away_is_said_to_be() -> None:
@@ -150,4 +160,7 @@ async def test_a_connection_that_breaks_is_replaced(reader: Reader, database: Da
     await asyncio.sleep(0.1)
 
     async with reader.snapshot(organization_id) as snapshot:
-        assert await snapshot.retention_days() == 90
+        retention = await snapshot.retention(NOW)
+
+    assert retention is not None
+    assert retention.days == 90

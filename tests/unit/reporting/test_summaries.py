@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.reporting.periods import Timeline, timeline_for
 from services.reporting.summaries import (
     FIGURES,
+    ActivitySums,
     BreakdownRow,
     Dimension,
     Figures,
@@ -46,6 +47,10 @@ def a_row(**fields: Any) -> FiguresRow:
     return replace(ordinary, **fields)
 
 
+def sums_of(some: list[FiguresRow]) -> ActivitySums:
+    return ActivitySums(some, some, some)
+
+
 def one_by_one(parts: list[Figures]) -> Figures:
     total = Figures()
     for part in parts:
@@ -55,7 +60,7 @@ def one_by_one(parts: list[Figures]) -> Figures:
 
 @given(st.lists(rows, max_size=12), st.sampled_from(Dimension))
 def test_nothing_is_lost_and_nothing_counted_twice(some: list[FiguresRow], dimension: Dimension) -> None:
-    days = summarize(three_days(idle=True), some, dimension)
+    days = summarize(three_days(idle=True), sums_of(some), dimension)
 
     assert one_by_one([day.figures.total for day in days]) == one_by_one([row.figures for row in some])
     for day in days:
@@ -72,13 +77,15 @@ def test_nothing_is_lost_and_nothing_counted_twice(some: list[FiguresRow], dimen
 def test_the_order_of_rows_does_not_matter(some: list[FiguresRow], random: Any, dimension: Dimension) -> None:
     shuffled = random.sample(some, len(some))
 
-    assert summarize(three_days(idle=True), shuffled, dimension) == summarize(three_days(idle=True), some, dimension)
+    assert summarize(three_days(idle=True), sums_of(shuffled), dimension) == summarize(
+        three_days(idle=True), sums_of(some), dimension
+    )
 
 
 def test_sums_beyond_what_a_double_can_count_stay_exact() -> None:
     row = a_row(figures=Figures(cost_pico=2**53 + 1))
 
-    (day,) = summarize(three_days(idle=False), [row, row], Dimension.MODEL)
+    (day,) = summarize(three_days(idle=False), sums_of([row, row]), Dimension.MODEL)
 
     assert day.figures.total.cost_pico == 2**54 + 2
 
@@ -86,8 +93,10 @@ def test_sums_beyond_what_a_double_can_count_stay_exact() -> None:
 def test_idle_periods_are_left_out_unless_they_are_shown() -> None:
     row = a_row(period=1)
 
-    assert [day.label for day in summarize(three_days(idle=False), [row], Dimension.MODEL)] == ["2026-05-19"]
-    assert [day.figures.total.request_count for day in summarize(three_days(idle=True), [row], Dimension.MODEL)] == [
+    assert [day.label for day in summarize(three_days(idle=False), sums_of([row]), Dimension.MODEL)] == ["2026-05-19"]
+    assert [
+        day.figures.total.request_count for day in summarize(three_days(idle=True), sums_of([row]), Dimension.MODEL)
+    ] == [
         0,
         1,
         0,
@@ -107,7 +116,7 @@ def test_the_dearest_comes_first_then_the_busiest_then_the_name() -> None:
         a_row(model="dear", figures=Figures(request_count=1, cost_pico=1)),
     ]
 
-    (day,) = summarize(three_days(idle=False), some, Dimension.MODEL)
+    (day,) = summarize(three_days(idle=False), sums_of(some), Dimension.MODEL)
 
     assert ids(day.by_model) == [("dear", "openai"), ("busy", "openai"), ("a", "y"), ("a", "z"), ("b", "openai")]
 
@@ -115,8 +124,8 @@ def test_the_dearest_comes_first_then_the_busiest_then_the_name() -> None:
 def test_a_breakdown_by_provider_joins_models_and_one_by_key_joins_providers() -> None:
     some = [a_row(model="a", group="k1"), a_row(model="b", group="k1"), a_row(model="a", provider="azure", group="k2")]
 
-    (by_provider,) = summarize(three_days(idle=False), some, Dimension.PROVIDER)
-    (by_key,) = summarize(three_days(idle=False), some, Dimension.API_KEY)
+    (by_provider,) = summarize(three_days(idle=False), sums_of(some), Dimension.PROVIDER)
+    (by_key,) = summarize(three_days(idle=False), sums_of(some), Dimension.API_KEY)
 
     assert ids(by_provider.by_group) == [("openai", "openai"), ("azure", "azure")]
     assert ids(by_key.by_group) == [("k1", ""), ("k2", "")]

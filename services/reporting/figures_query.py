@@ -1,0 +1,163 @@
+"""The SQL that sums figures.
+
+From days where periods are days in UTC, from hours elsewhere, and from detail what hours of UTC cannot tell apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    TIMESTAMP,
+    ColumnElement,
+    Select,
+    String,
+    TableClause,
+    all_,
+    any_,
+    cast,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.selectable import FromClause, Subquery
+
+from services.reporting.detail_figures import figures_of_calls
+from services.reporting.periods import DAY, Timeline, floor_day, floor_hour
+from services.reporting.retention import Retention, figures_kept_since
+from services.reporting.view import View
+from services.reporting.views import organization, usage_day, usage_hour
+
+MOMENT = TIMESTAMP(timezone=True)
+MOMENTS = ARRAY(MOMENT)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresSource:
+    """Which calls to sum. Its timeline has periods."""
+
+    view: View
+    timeline: Timeline
+    # Retention counts back from here.
+    as_of: datetime
+    # Of the one organization that is looked at; None where each has its own.
+    retention: Retention | None
+
+    def sums(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
+        """One row per group: its keys, then its figures. The number of a period, from 0, is the key `period`."""
+        rows = self._rows(keys, figures)
+        groups = [_shown(rows.c[name]) for name in keys]
+        return select(*groups, *(func.sum(rows.c[name]) for name in figures)).group_by(*(rows.c[name] for name in keys))
+
+    def sums_of_sets(self, sets: Sequence[Sequence[str]], figures: Sequence[str]) -> Select[Any]:
+        """The sums of several sets of keys in one pass: the number of the set, all keys (null if not its), figures."""
+        keys = list(dict.fromkeys(name for names in sets for name in names))
+        rows = self._rows(keys, figures)
+        mask = func.grouping(*(rows.c[name] for name in keys))
+        grouping = func.grouping_sets(*(tuple_(*(rows.c[name] for name in names)) for names in sets))
+        columns = [rows.c[name] for name in keys]
+        return select(mask, *columns, *(func.sum(rows.c[name]) for name in figures)).group_by(grouping)
+
+    def _rows(self, keys: Sequence[str], figures: Sequence[str]) -> Subquery:
+        """Every call of the timeline is in exactly one of the rows. They are not summed yet."""
+        branches = []
+        if self.timeline.has_whole_days:
+            branches.append(self._days(keys, figures))
+            if self.has_a_partial_day:
+                branches.append(self._hours(keys, figures))
+        else:
+            branches.append(self._hours(keys, figures))
+            if self.timeline.split_hours:
+                branches.append(self._detail(keys, figures))
+        return (branches[0] if len(branches) == 1 else union_all(*branches)).subquery()
+
+    @property
+    def has_a_partial_day(self) -> bool:
+        """Whether retention may cut a day of the timeline in two."""
+        if self.retention is None:
+            return True
+        first_hour = floor_hour(self.retention.kept_since)
+        return first_hour > self.timeline.start and first_hour != floor_day(first_hour)
+
+    def _days(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
+        day = usage_day.c.day
+        return self._select(usage_day, func.timezone("UTC", cast(day, TIMESTAMP)), keys, figures).where(
+            day >= self.timeline.start.date(),
+            day < self.timeline.end.date(),
+            day >= func.timezone("UTC", self.first_whole_day),
+        )
+
+    def _hours(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
+        hour = usage_hour.c.hour
+        conditions = [hour >= self.timeline.start, hour < self.timeline.end, hour >= self.first_hour]
+        if self.timeline.has_whole_days:
+            conditions.append(hour < self.first_whole_day)
+        if self.timeline.split_hours:
+            conditions.append(hour != all_(literal(self.timeline.split_hours, MOMENTS)))
+        return self._select(usage_hour, hour, keys, figures).where(*conditions)
+
+    def _detail(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
+        """The calls in hours that a boundary falls into."""
+        calls = figures_of_calls(self.timeline.start, self.timeline.end)
+        moment = calls.c.start_time
+        return self._select(calls, moment, keys, figures).where(
+            moment >= self.timeline.start,
+            moment < self.timeline.end,
+            moment >= self.first_hour,
+            func.date_trunc("hour", moment, "UTC") == any_(literal(self.timeline.split_hours, MOMENTS)),
+        )
+
+    def _select(
+        self, view: TableClause | Subquery, moment: ColumnElement[Any], keys: Sequence[str], figures: Sequence[str]
+    ) -> Select[Any]:
+        """Keys and figures of the rows that the view is about."""
+        columns = [_key(view.c, name, moment, self.timeline) for name in keys]
+        statement = select(*columns, *(view.c[name].label(name) for name in figures))
+        return statement.select_from(seen(view, self.retention)).where(*conditions(view.c, self.view))
+
+    @property
+    def first_hour(self) -> ColumnElement[Any]:
+        """From when on figures are shown."""
+        if self.retention is None:
+            return figures_kept_since(self.as_of)
+        return literal(floor_hour(self.retention.kept_since), MOMENT)
+
+    @property
+    def first_whole_day(self) -> ColumnElement[Any]:
+        """From which midnight on all figures of each day are shown."""
+        if self.retention is None:
+            return func.date_trunc("day", figures_kept_since(self.as_of) + literal(DAY - _MICROSECOND), "UTC")
+        return literal(floor_day(floor_hour(self.retention.kept_since) + DAY - _MICROSECOND), MOMENT)
+
+
+def seen(view: FromClause, retention: Retention | None) -> FromClause:
+    """The view, with its organizations where each has a retention of its own."""
+    if retention is not None:
+        return view
+    return view.join(organization, organization.c.organization_id == view.c.organization_id)
+
+
+def conditions(columns: ReadOnlyColumnCollection[str, Any], view: View) -> list[ColumnElement[bool]]:
+    """What restricts the rows to those that are looked at."""
+    return [columns[name] == value for name, value in asdict(view).items() if value is not None]
+
+
+def period_of(moment: ColumnElement[Any], timeline: Timeline) -> ColumnElement[int]:
+    """The number of the period that a moment of the timeline is in."""
+    return func.width_bucket(moment, literal(timeline.boundaries, MOMENTS)) - 1
+
+
+def _key(
+    columns: ReadOnlyColumnCollection[str, Any], name: str, moment: ColumnElement[Any], timeline: Timeline
+) -> ColumnElement[Any]:
+    return (period_of(moment, timeline) if name == "period" else columns[name]).label(name)
+
+
+def _shown(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return cast(column, String).label(column.name) if column.name == "api_key_id" else column
