@@ -20,7 +20,7 @@ from tollgate.ledger.v1.usage_pb2 import Usage
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 # So much of a stream is kept as it came. What is older is kept packed, to a tenth and less, and in most streams never
 # looked at again: it is needed only where the provider reports no usage.
-_RAW_BYTES_MAX = 8 * 1024
+_RAW_BYTES_MAX = 4 * 1024
 _FASTEST = 1
 
 # The blank line that ends an event, whichever way the provider ends its lines.
