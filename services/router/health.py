@@ -26,6 +26,8 @@ WAIT_SECONDS_MAX = 300.0
 # An older latency says nothing; the model is tried again to learn a new one.
 LATENCY_SECONDS_MAX = 60.0
 KEYS_MAX = 10_000
+# After a failure, how long health is looked at for each call: longer than anything above lasts.
+TROUBLE_SECONDS = 300.0
 _NEWEST_LATENCY_SHARE = 0.2
 _NOT_THE_PROVIDERS_DOING = frozenset({401, 402, 403, 409, 429})
 _THROTTLED = 429
@@ -103,6 +105,7 @@ class Health:
         self._circuits: dict[tuple[str, str], _Circuit] = {}
         # Until when, and whether the provider said so.
         self._waits: OrderedDict[Way, tuple[float, bool]] = OrderedDict()
+        self._troubled_until = -math.inf
 
     def answered(self, way: Way, seconds: float | None, now: float) -> None:
         """The provider answered, after so long; None where that says nothing about its pace."""
@@ -112,6 +115,7 @@ class Health:
 
     def failed(self, way: Way, failure: Failure, retry_after_seconds: int | None, now: float) -> None:
         """An attempt failed. A request that is wrong is no failure of the provider, but an answer."""
+        self._troubled_until = max(self._troubled_until, now + TROUBLE_SECONDS)
         is_avoided = failure.status in _NOT_THE_PROVIDERS_DOING and self._cooldown_seconds > 0
         if is_avoided or retry_after_seconds is not None:
             self._wait(way, failure, retry_after_seconds, now)
@@ -122,6 +126,10 @@ class Health:
             return
         for circuit in self._circuits_of(way, now):
             circuit.note_failure(self._cooldown_seconds, now)
+
+    def is_untroubled(self, now: float) -> bool:
+        """True while no failure, wait or cooldown is in sight, so that health decides nothing."""
+        return now >= self._troubled_until
 
     def wait(self, way: Way, now: float) -> Wait | None:
         """For how long this key is not to be used there; None when it may be."""

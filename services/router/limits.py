@@ -93,16 +93,16 @@ class Limiter:
             return Permit()
         running = self._start_running(subjects)
         try:
-            request_claims, token_claims = _claims(subjects, body_bytes)
-            claims = [*request_claims.values(), *token_claims.values()]
+            request_claims, token_claims = _request_claims(subjects), _token_claims(subjects, body_bytes)
+            claims = [*request_claims, *token_claims]
             taking = await self._windows.take(claims) if claims else Taking((), 0)
             headers = _headers(taking.rooms, len(request_claims))
             if taking.wait_seconds > 0:
-                raise _refusal([*request_claims, *token_claims], len(request_claims), taking, headers)
+                raise _refusal(subjects, len(request_claims), taking, headers)
         except BaseException:
             self._stop_running(running)
             raise
-        return Permit(headers, self, running, tuple(token_claims.values()), taking.second)
+        return Permit(headers, self, running, token_claims, taking.second)
 
     async def settle(self, running: Sequence[str], second: int, token_claims: Sequence[Claim], tokens: int) -> None:
         """For permits: puts the tokens that were really used in the place of the estimate."""
@@ -113,6 +113,8 @@ class Limiter:
 
     def _start_running(self, subjects: Sequence[Subject]) -> Sequence[str]:
         limited = [subject for subject in subjects if subject.limit.concurrent_calls is not None]
+        if not limited:
+            return ()
         for subject in limited:
             if self._running[_name(subject)] >= (subject.limit.concurrent_calls or 0):
                 count = subject.limit.concurrent_calls
@@ -132,28 +134,32 @@ def _name(subject: Subject) -> str:
     return f"{subject.kind}:{subject.id}"
 
 
-def _claims(subjects: Sequence[Subject], body_bytes: int) -> tuple[dict[Subject, Claim], dict[Subject, Claim]]:
-    requests = {
-        subject: Claim(f"requests:{_name(subject)}", subject.limit.requests_per_minute)
+def _request_claims(subjects: Sequence[Subject]) -> list[Claim]:
+    return [
+        Claim(f"requests:{_name(subject)}", subject.limit.requests_per_minute)
         for subject in subjects
         if subject.limit.requests_per_minute is not None
-    }
-    tokens = {
-        subject: Claim(f"tokens:{_name(subject)}", subject.limit.tokens_per_minute, body_bytes // BYTES_PER_TOKEN)
+    ]
+
+
+def _token_claims(subjects: Sequence[Subject], body_bytes: int) -> list[Claim]:
+    return [
+        Claim(f"tokens:{_name(subject)}", subject.limit.tokens_per_minute, body_bytes // BYTES_PER_TOKEN)
         for subject in subjects
         if subject.limit.tokens_per_minute is not None
-    }
-    return requests, tokens
+    ]
 
 
 def _refusal(subjects: Sequence[Subject], request_count: int, taking: Taking, headers: Headers) -> RateLimitedError:
     """Names the window that takes longest."""
     waits = [room.wait_seconds for room in taking.rooms]
     worst = waits.index(max(waits))
+    by_requests = [each for each in subjects if each.limit.requests_per_minute is not None]
+    by_tokens = [each for each in subjects if each.limit.tokens_per_minute is not None]
+    kind = [*by_requests, *by_tokens][worst].kind
     thing = "calls" if worst < request_count else "tokens"
-    limit = taking.rooms[worst].limit
     return RateLimitedError(
-        f"This {subjects[worst].kind} is limited to {limit} {thing} a minute", waits[worst], headers
+        f"This {kind} is limited to {taking.rooms[worst].limit} {thing} a minute", waits[worst], headers
     )
 
 
@@ -162,10 +168,14 @@ def _headers(rooms: Sequence[Room], request_count: int) -> Headers:
     headers: Headers = []
     for thing, those in (("requests", rooms[:request_count]), ("tokens", rooms[request_count:])):
         if those:
-            room = min(those, key=lambda each: each.left / each.limit if each.limit else 0.0)
+            room = those[0] if len(those) == 1 else min(those, key=_share_left)
             headers += [
                 (f"x-ratelimit-limit-{thing}", str(room.limit)),
                 (f"x-ratelimit-remaining-{thing}", str(room.left)),
                 (f"x-ratelimit-reset-{thing}", f"{math.ceil(room.reset_seconds)}s"),
             ]
     return headers
+
+
+def _share_left(room: Room) -> float:
+    return room.left / room.limit if room.limit else 0.0

@@ -147,7 +147,7 @@ def plan(
     ]
     usable = {attempt.candidate for attempt in own if wait_of(attempt) is None}
     credit = [
-        PlannedAttempt(each, Funding.CREDITS, only_after_refused_key=each in usable)
+        PlannedAttempt(each, Funding.CREDITS, only_after_refused_key=bool(usable) and each in usable)
         for each in candidates
         if mode is not Mode.OWN_KEYS and credit_available
     ]

@@ -71,15 +71,29 @@ class SlidingWindow:
         self._cells: deque[_Cell] = deque()
         self._used = 0
 
+    def used(self, now: float) -> int:
+        """What was taken in the last sixty seconds."""
+        while self._cells and self._cells[0].second + WINDOW_SECONDS + 1 <= now:
+            self._used -= self._cells.popleft().amount
+        return self._used
+
     def room(self, limit: int, now: float) -> Room:
-        """What is left, before anything more is taken."""
-        self._forget(now)
-        left = max(0, limit - self._used)
+        """What is left, and how long to wait where nothing is."""
+        room = self.room_left(limit, now)
+        return room if room.left else room._replace(wait_seconds=self._wait_seconds(limit, now))
+
+    def room_left(self, limit: int, now: float) -> Room:
+        """What is left, for one who has got his share."""
+        used = self.used(now)
         reset_seconds = self._cells[-1].second + WINDOW_SECONDS + 1 - now if self._cells else 0.0
-        return Room(limit, left, reset_seconds, 0.0 if left else self._wait_seconds(limit, now))
+        return Room(limit, max(0, limit - used), reset_seconds, 0.0)
 
     def add(self, second: int, amount: int) -> None:
         """Counts what was taken, or given back, in a second that is no later than the newest one."""
+        if self._cells and self._cells[-1].second == second:
+            self._cells[-1].amount += amount
+            self._used += amount
+            return
         cell = next((each for each in reversed(self._cells) if each.second <= second), None)
         if cell is None and self._cells:
             # Its own second is forgotten, and what is given back with it. What was used beyond is counted now.
@@ -99,10 +113,6 @@ class SlidingWindow:
                 return cell.second + WINDOW_SECONDS + 1 - now
         return float(WINDOW_SECONDS)  # nothing is ever let through by a limit of 0
 
-    def _forget(self, now: float) -> None:
-        while self._cells and self._cells[0].second + WINDOW_SECONDS + 1 <= now:
-            self._used -= self._cells.popleft().amount
-
 
 class MemoryWindows:
     """Windows of one process, for the clock given with each question."""
@@ -113,16 +123,15 @@ class MemoryWindows:
     def take_at(self, now: float, claims: Sequence[Claim]) -> Taking:
         second = int(now)
         windows = [self._window(claim.name) for claim in claims]
-        rooms = [window.room(claim.limit, now) for window, claim in zip(windows, claims, strict=True)]
-        if any(room.left < 1 for room in rooms):
-            return Taking(rooms, second)
+        if any(window.used(now) >= claim.limit for window, claim in zip(windows, claims, strict=True)):
+            return Taking(
+                [window.room(claim.limit, now) for window, claim in zip(windows, claims, strict=True)], second
+            )
         for window, claim in zip(windows, claims, strict=True):
             window.add(second, claim.amount)
-        granted = [
-            room._replace(left=max(0, room.left - claim.amount), reset_seconds=second + WINDOW_SECONDS + 1 - now)
-            for room, claim in zip(rooms, claims, strict=True)
-        ]
-        return Taking(granted, second)
+        return Taking(
+            [window.room_left(claim.limit, now) for window, claim in zip(windows, claims, strict=True)], second
+        )
 
     def adjust_at(self, second: int, claims: Sequence[Claim]) -> None:
         for claim in claims:
