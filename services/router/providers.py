@@ -1,21 +1,4 @@
-"""The configured providers, read from a TOML file.
-
-[[providers]]
-name = "openai"                       # as prices and records call it
-format = "openai"                     # the wire format it speaks
-base_url = "https://api.openai.com/v1"
-api_key_variable = "OPENAI_API_KEY"   # the environment variable with the platform's key
-connect_timeout_seconds = 5           # these four may be left out
-idle_timeout_seconds = 120            # the longest wait for the next byte
-total_timeout_seconds = 600           # the whole answer, whatever its pace
-when_client_leaves = "drain"          # read on until the usage is known; or "cancel", and estimate
-
-[providers.models]
-"gpt-4o" = "gpt-4o-2024-08-06"        # canonical id = the provider's name for it
-"gpt-4o-mini" = { upstream = "gpt-4o-mini", output_tokens_max = 16384 }
-
-Where the provider uses the canonical ids, a list of them will do: `models = ["gpt-4o", "gpt-4o-mini"]`.
-"""
+"""The configured providers, read from a TOML file. The README of the router has an example of each kind."""
 
 import re
 import tomllib
@@ -150,13 +133,15 @@ class _Table:
             models = {str(model): model for model in models}
         if not isinstance(models, dict) or not models:
             self._fail("models must map at least one model to the provider's name for it")
-        return tuple(self._candidate(name, model, value, offered) for model, value in models.items())
+        return tuple(self._candidate(name, model, value, offered, possible) for model, value in models.items())
 
-    def _candidate(self, name: str, model: str, value: Any, offered: frozenset[str]) -> Candidate:
+    def _candidate(
+        self, name: str, model: str, value: Any, offered: frozenset[str], possible: frozenset[str]
+    ) -> Candidate:
         upstream, maximum = value, None
         if isinstance(value, dict):
             upstream, maximum = value.get("upstream", model), value.get("output_tokens_max")
-            offered = self._endpoints(value, offered)
+            offered = self._endpoints(value, possible) if "endpoints" in value else offered
         if not isinstance(upstream, str) or not upstream:
             self._fail(f"model {model} must be a name or a table with 'upstream'")
         if maximum is not None and (not isinstance(maximum, int) or maximum < 1):

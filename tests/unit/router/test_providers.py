@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.common.settings import SettingError
-from services.router.formats.registry import endpoints_of
+from services.router.formats.registry import PROVIDER_FORMATS, endpoints_of
 from services.router.providers import Provider, read_providers
 from services.router.routing import Candidate
 
@@ -50,6 +50,36 @@ def test_a_list_of_models_names_them_as_the_provider_does(tmp_path: Path) -> Non
     assert read(tmp_path, text)[0].candidates == (Candidate("openai", "gpt-4o", "gpt-4o", None, OPENAI),)
 
 
+def test_the_example_in_the_readme_is_one(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[3] / "services/router/README.md").read_text()
+    path = tmp_path / "providers.toml"
+    path.write_text(readme.partition("```toml")[2].partition("```")[0])
+    keys = ("OPENAI_API_KEY", "AZURE_API_KEY", "GROQ_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY")
+    providers = {each.name: each for each in read_providers(path, dict.fromkeys(keys, "k"))}
+
+    assert {each.format for each in providers.values()} == set(PROVIDER_FORMATS)
+    azure = providers["azure"]
+    assert azure.url_for("/chat/completions", "my gpt/4o") == (
+        "https://example.openai.azure.com/openai/deployments/my%20gpt%2F4o/chat/completions?api-version=2024-10-21"
+    )
+    assert (azure.credentials.header, azure.credentials.prefix) == ("api-key", "")
+    assert providers["google"].url_for("/models/m:streamGenerateContent?alt=sse", "m").endswith("?alt=sse")
+    endpoints = {each.model: each.endpoints for each in providers["openai"].candidates}
+    assert endpoints["text-embedding-3-small"] == {"embeddings"}
+    assert endpoints["gpt-4o"] == {"chat_completions", "responses"}
+
+
+@pytest.mark.parametrize(
+    ("wire_format", "header", "prefix"),
+    [("openai", "authorization", "Bearer "), ("anthropic", "x-api-key", ""), ("gemini", "x-goog-api-key", "")],
+)
+def test_each_format_shows_its_key_in_its_own_way(tmp_path: Path, wire_format: str, header: str, prefix: str) -> None:
+    (provider,) = read(tmp_path, GOOD.replace('format = "openai"', f'format = "{wire_format}"'))
+
+    assert (provider.credentials.header, provider.credentials.prefix) == (header, prefix)
+    assert ("anthropic-version" in provider.headers) == (wire_format == "anthropic")
+
+
 def test_the_platform_s_key_is_in_no_log(tmp_path: Path) -> None:
     assert "sk-platform" not in repr(read(tmp_path, GOOD))
 
@@ -65,6 +95,16 @@ def test_the_platform_s_key_is_in_no_log(tmp_path: Path) -> None:
         pytest.param(GOOD.replace("https:", "ftp:"), "base_url must match", id="not HTTP"),
         pytest.param(GOOD.replace('name = "openai"', 'name = "Open AI"'), "name must match", id="a name with spaces"),
         pytest.param(GOOD.partition("[providers.models]")[0], "models must map", id="no models"),
+        pytest.param(
+            GOOD.replace("16384", '1, endpoints = ["messages"]'), "endpoints must be of", id="not its endpoint"
+        ),
+        pytest.param(GOOD.replace("[providers.m", "query = 7\n[providers.m"), "query must be a table", id="no query"),
+        pytest.param(
+            GOOD.replace("[providers.m", 'api_key_header = "a b"\n[providers.m'), "name of a header", id="no header"
+        ),
+        pytest.param(
+            GOOD.replace("[providers.m", 'thinking = "hard"\n[providers.m'), "thinking must be one of", id="no thinking"
+        ),
         pytest.param(GOOD.replace("16384", "0"), "output_tokens_max", id="no room for an answer"),
         pytest.param(
             GOOD.replace("[providers.m", "idle_timeout_seconds = 0\n[providers.m"), "idle_timeout", id="no time"
