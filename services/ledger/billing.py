@@ -130,10 +130,10 @@ class Billing:
             settle(connection, organization_id, balances)
             return Entry(EntryKind.GRANT, new.grant_id, grant(new.account, new.amount_pico, balances))
 
-        now = self._clock()
-        if new.expire_time is not None and new.expire_time <= now:
+        placed = books.post(connection, [new.organization_id], self._clock(), entry)[new.organization_id]
+        # The books may be ahead of our clock, where another ledger's is.
+        if new.expire_time is not None and new.expire_time <= placed.create_time:
             raise InvalidRequestError("expire_time", "must be in the future")
-        placed = books.post(connection, [new.organization_id], now, entry)[new.organization_id]
         return _add_credit(connection, placed, new, CreditSource.GRANT)
 
     def _refund(self, connection: Connection, new: NewRefund) -> Refund:

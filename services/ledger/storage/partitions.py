@@ -12,7 +12,12 @@ from services.ledger.retention import Place
 # A batch waits no longer than this for a reader that holds the table; it is tried again.
 LOCK_TIMEOUT = "2s"
 # Whoever creates the same partition at the same time was quicker.
-_MADE_BY_ANOTHER = (errors.DuplicateTable, errors.UniqueViolation, errors.InvalidObjectDefinition)
+_MADE_BY_ANOTHER = (
+    errors.DuplicateTable,
+    errors.DuplicateObject,
+    errors.UniqueViolation,
+    errors.InvalidObjectDefinition,
+)
 _BY_PLACE = re.compile(r"(?P<table>usage_record|payload)_(?P<retention_class>\d{3})_(?P<day>\d{8})", re.ASCII)
 _BY_DAY = re.compile(r"(?P<table>record_key)_(?P<day>\d{8})", re.ASCII)
 

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from services.ledger.convert_values import time_to_proto
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import INSIDE, OPERATOR, Metadata, refusal_of
 from tests.contract.ledger.whole_ledger import WholeLedger, a_whole_ledger
@@ -36,7 +37,11 @@ async def organization_id(ledger: WholeLedger) -> str:
     return await ledger.organization()
 
 
-async def ask(ledger: WholeLedger, method: str, metadata: Metadata = OPERATOR, **fields: Any) -> Any:
+async def ask(ledger: WholeLedger, method: str, **fields: Any) -> Any:
+    return await ask_with(OPERATOR, ledger, method, **fields)
+
+
+async def ask_with(metadata: Metadata, ledger: WholeLedger, method: str, **fields: Any) -> Any:
     request = getattr(wire, f"{method}Request")(**fields)
     return await getattr(ledger.billing, method)(request, metadata=metadata, timeout=30)
 
@@ -226,8 +231,8 @@ async def test_an_organization_sees_its_own_books_and_no_other_s(
     key = await ledger.key_of(organization_id)
     other_id = await ledger.organization()
 
-    await ask(ledger, method, key, **fields)
-    refusal = await refusal_of(ask(ledger, method, key, organization_id=other_id, **fields))
+    await ask_with(key, ledger, method, **fields)
+    refusal = await refusal_of(ask_with(key, ledger, method, organization_id=other_id, **fields))
 
     assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
 
@@ -259,7 +264,7 @@ async def test_a_price_that_is_published_charges_the_calls_that_waited_for_it(
     request = PublishPriceRequest(
         provider="openai",
         model="brand-new",
-        valid_from=now_in_utc() - timedelta(days=1),
+        valid_from=time_to_proto(now_in_utc() - timedelta(days=1)),
         prices=Prices(
             unit_prices=[
                 UnitPrice(unit=PRICE_UNIT_INPUT_TOKEN, price="2.5", per=10**6),

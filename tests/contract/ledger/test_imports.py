@@ -38,7 +38,7 @@ def a_call(source_id: str = "call-1", *, at: datetime | None = None, **fields: A
     """A call as another gateway's export has it: with nothing that is ours."""
     record: UsageRecord = a_record("", at=at, **fields)
     for name in ("request_id", "organization_id", "api_key_id"):
-        record.ClearField(name)  # type: ignore[arg-type]
+        record.ClearField(name)
     return ImportedRecord(source_id=source_id, record=record)
 
 

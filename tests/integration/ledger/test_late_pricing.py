@@ -78,7 +78,8 @@ async def test_a_call_is_priced_and_charged_once_a_price_for_it_is_published(
 
     after = books_of(database, organization_id)
     assert counts == [1, 0]
-    assert (before.records_charged, after.records_charged) == (storage_pico, COST_PICO + storage_pico)
+    assert before.records_charged == storage_pico
+    assert after.records_charged == COST_PICO + storage_pico
     assert list(after.sequences) == [1, 2]
     query = "SELECT unpriced, price_version_id, line, flags FROM ledger.usage_record WHERE organization_id = %s"
     assert one(database, query, organization_id) == (False, 7, [1, 2, 6, 13], [])
@@ -104,7 +105,9 @@ async def test_everything_the_price_depends_on_is_remembered(
         {"usage": None, "usage_source": 0},
         {"payload_retained": True, "funding": 2},
     ]
-    by_unit = {unit: Decimal(f"0.00000{int(unit):02d}7") for unit in Unit if unit is not Unit.OUTPUT_IMAGE}
+    by_unit: dict[Unit, Decimal] = {
+        unit: Decimal(f"0.00000{int(unit):02d}7") for unit in Unit if unit is not Unit.OUTPUT_IMAGE
+    }
     images = (ImagePrice("1024x1024", "hd", Decimal("0.08")), ImagePrice("", "", Decimal("0.04")))
     prices = Prices(base=Rates(by_unit, images))
     both = PriceBook([PriceVersion(7, "openai", UNKNOWN, LONG_AGO, "operator", prices)], [])

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -198,7 +199,7 @@ async def _live(rig: BooksRig, organization_id: str) -> None:
     ends = rig.clock() + timedelta(seconds=5)
     await rig.billing.grant(prepaid)
     await rig.billing.grant(replace(prepaid, grant_id="gift", account=Account.PROMOTIONAL, expire_time=ends))
-    calls = [{}, {"funding": 2}, {"payload_retained": True}, {"model": UNPRICED_MODEL}]
+    calls: list[dict[str, Any]] = [{}, {"funding": 2}, {"payload_retained": True}, {"model": UNPRICED_MODEL}]
     hours = (rig.clock() - timedelta(hours=number) for number in range(3))
     await rig.record([a_record(organization_id, at=at, **call) for at in hours for call in calls])
     await rig.publish()
@@ -212,7 +213,12 @@ async def _live(rig: BooksRig, organization_id: str) -> None:
         reason="",
     )
     await rig.billing.refund(back)
-    correction = {"kind": RefundKind.CORRECTION, "grant_id": None, "account": Account.PREPAID, "reason": "wrong model"}
+    correction: dict[str, Any] = {
+        "kind": RefundKind.CORRECTION,
+        "grant_id": None,
+        "account": Account.PREPAID,
+        "reason": "wrong model",
+    }
     await rig.billing.refund(replace(back, refund_id="corrected", **correction))
     rig.clock.step(6)
     await rig.ender.make_pass()
