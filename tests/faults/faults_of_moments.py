@@ -4,9 +4,11 @@ The moments are seen from outside, in files, on the network and in the database;
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+
+import psycopg
 
 from tests.faults.books_model import Call
 from tests.faults.link import Flow
@@ -54,19 +56,22 @@ async def killed_while_records_travel(scene: Scene, name: str) -> None:
 
 async def killed_before_commit(scene: Scene, name: str) -> None:
     """The records are written and not committed."""
-    with scene.system.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute(_LOCK_BALANCES)
-        with scene.system.connect() as other:
+    with scene.system.connect() as watching, _balances_locked(scene):
 
-            def is_blocked() -> bool:
-                return other.execute(_IS_BLOCKED).fetchone() != (0,)
+        def is_blocked() -> bool:
+            return watching.execute(_IS_BLOCKED).fetchone() != (0,)
 
-            await until(is_blocked, "the ledger does not commit anything", _BLOCKED_SECONDS_MAX)
+        await until(is_blocked, "the ledger does not commit anything", _BLOCKED_SECONDS_MAX)
         await scene.system.kill(name)
-        if name != "postgres":
-            cursor.execute("ROLLBACK")
     await scene.system.restart(name)
+
+
+@contextmanager
+def _balances_locked(scene: Scene) -> Iterator[None]:
+    """Until PostgreSQL is killed, or the block ends."""
+    with suppress(psycopg.OperationalError), scene.system.connect() as connection, connection.transaction():
+        connection.execute(_LOCK_BALANCES)
+        yield
 
 
 async def killed_after_commit(scene: Scene, name: str) -> None:

@@ -18,14 +18,12 @@ async def clocks_apart(scene: Scene, *, shift_seconds: int) -> None:
     second = system.stack.router("router 2", addresses, spool, environment)
     url = f"http://{addresses.router_http}"
     await second.start()
-    system.router_metrics.append(addresses.router_metrics)
     try:
         scene.load.urls.append(url)
         await scene.load.finish_more(60)
         scene.load.urls.remove(url)
-        await system.settle()
+        await system.settle(addresses.router_metrics)
     finally:
-        system.router_metrics.remove(addresses.router_metrics)
         await second.stop()
 
 

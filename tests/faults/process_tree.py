@@ -31,12 +31,9 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def is_alive(pid: int) -> bool:
-    """False for a process that is gone, and for one that has ended and was not waited for."""
-    try:
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+def is_there(pid: int) -> bool:
+    """True also for a process that has ended and was not waited for."""
+    return (_PROC / str(pid)).exists()
 
 
 def handle_count(pids: Iterable[int]) -> int:

@@ -22,7 +22,7 @@ from development.processes import Process
 from development.stack import DATABASE, Stack
 from development.state import State
 from tests.faults.link import Link
-from tests.faults.process_tree import is_alive, send, tree_of
+from tests.faults.process_tree import is_there, send, tree_of
 from tests.faults.spool_disk import SpoolDisk
 
 GRANT_USD = Decimal(1000)
@@ -56,8 +56,6 @@ class System:
         settings = {**_ROUTER_SETTINGS, "TOLLGATE_LEDGER_ADDRESS": self.link.address}
         self.stack = Stack(State(directory), addresses, {"TOLLGATE_LOG_LEVEL": "WARNING"}, settings)
         self.disk = SpoolDisk(self.stack.state.spool)
-        # The metrics of every router there is.
-        self.router_metrics = [addresses.router_metrics]
 
     @classmethod
     async def start(cls) -> Self:
@@ -92,14 +90,15 @@ class System:
     def pids(self, name: str) -> list[int]:
         """A service's processes, or those of `postgres`. Empty when it is down."""
         pid = self._postgres.pid if name == "postgres" else self.process(name).pid
-        return tree_of(pid) if pid is not None and is_alive(pid) else []
+        return tree_of(pid) if pid is not None and is_there(pid) else []
 
     async def kill(self, name: str) -> None:
         """At once, with everything it started."""
         if name == "postgres":
             pids = self.pids(name)
             send(pids, SIGKILL)
-            await until(lambda: not any(map(is_alive, pids)), "PostgreSQL has not ended")
+            # One that was not waited for yet would be taken for a server that runs.
+            await until(lambda: not any(map(is_there, pids)), "PostgreSQL has not ended")
         else:
             await self.process(name).kill()
 
@@ -137,14 +136,14 @@ class System:
         """Asks until it is answered: a service may have just come back."""
         return await self._ask("GET", path, api_key, None)
 
-    async def settle(self) -> None:
-        """Returns when the ledger has every record that a router had. Raises NotSettledError."""
+    async def settle(self, router_metrics: str | None = None) -> None:
+        """Returns when the ledger has every record that a router had: ours, or another. Raises NotSettledError."""
+        address = router_metrics or self.stack.addresses.router_metrics
         deadline = time.monotonic() + SETTLE_SECONDS
-        for address in self.router_metrics:
-            while (left := await _left_in(address)) != 0:
-                if time.monotonic() > deadline:
-                    raise NotSettledError(f"a router still has {left} records or calls after {SETTLE_SECONDS} s")
-                await asyncio.sleep(_POLL_SECONDS)
+        while (left := await _left_in(address)) != 0:
+            if time.monotonic() > deadline:
+                raise NotSettledError(f"a router still has {left} records or calls after {SETTLE_SECONDS} s")
+            await asyncio.sleep(_POLL_SECONDS)
 
     @property
     def _postgres(self) -> EmbeddedPostgres:
