@@ -65,11 +65,17 @@ class Directory:
         self._entries: OrderedDict[_Name, _Entry] = OrderedDict()
         self._asking: dict[_Name, asyncio.Task[_Entry]] = {}
         self._failed_at = float("-inf")
+        self._failing_since: float | None = None
 
     @property
     def size(self) -> int:
         """How many answers are remembered."""
         return len(self._entries)
+
+    @property
+    def silence_seconds(self) -> float:
+        """For how long the ledger has failed to answer; 0 while it answers."""
+        return self._clock() - self._failing_since if self._failing_since is not None else 0.0
 
     async def resolve(self, key_hash: bytes, project_id: str = "") -> ResolveKeyResponse:
         """What the bearer may do.
@@ -137,9 +143,11 @@ class Directory:
             entry = _Entry(asked_at, answer)
         except UnavailableError:
             self._failed_at = self._clock()
+            self._failing_since = self._failed_at if self._failing_since is None else self._failing_since
             raise
         except DomainError as refusal:
             entry = _Entry(asked_at, refusal)
+        self._failing_since = None
         self._entries[name] = entry
         self._entries.move_to_end(name)
         if len(self._entries) > ENTRIES_MAX:

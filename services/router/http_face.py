@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import unquote
 
@@ -23,12 +24,22 @@ from services.router.providers import Provider
 from services.router.records import Arrival
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
-BODY_SECONDS_MAX = 60
 _MODELS = "/v1/models"
 _METHODS: Mapping[str, str] = {**dict.fromkeys(ENDPOINT_BY_PATH, "POST"), _MODELS: "GET", "/health": "GET"}
 _JSON = ("content-type", "application/json")
 
 log = logging.getLogger("tollgate.http")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceLimits:
+    """What a worker takes from those who call it."""
+
+    # More requests at the same time get 503.
+    calls_max: int
+    body_seconds_max: int
+    # How many proxies in front of us add to `x-forwarded-for`. With 0 the peer is the client.
+    trusted_proxy_count: int
 
 
 class HttpFace:
@@ -42,19 +53,22 @@ class HttpFace:
         providers: Sequence[Provider],
         health: Health,
         *,
-        calls_max: int,
-        trusted_proxy_count: int,
+        limits: FaceLimits,
     ) -> None:
         self._calls = calls
         self._admission = admission
         self._model_list = models
         self._providers = providers
         self._health_of_providers = health
-        self._calls_max = calls_max
-        self._trusted_proxy_count = trusted_proxy_count
+        self._limits = limits
         # Set on SIGTERM: running calls go on, but nobody should send new ones.
         self.is_draining = False
         self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def running_count(self) -> int:
+        """How many requests are being answered."""
+        return len(self._running)
 
     def cut_off(self) -> None:
         """Ends what is still running. Every call makes its record all the same."""
@@ -68,7 +82,7 @@ class HttpFace:
 
     async def handle(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answers one request, whatever happens."""
-        arrival = Arrival(address=_client_address(scope, self._trusted_proxy_count))
+        arrival = Arrival(address=_client_address(scope, self._limits.trusted_proxy_count))
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._running.add(task)
         try:
@@ -99,7 +113,7 @@ class HttpFace:
             self._health(protocol)
         elif is_model or scope.path == _MODELS:
             await self._models(scope, protocol)
-        elif len(self._running) > self._calls_max:
+        elif len(self._running) > self._limits.calls_max:
             raise UnavailableError("Too many calls are running here; try again.")
         else:
             await self._call(scope, protocol, arrival)
@@ -109,10 +123,11 @@ class HttpFace:
 
         async def read_body() -> bytes:
             try:
-                async with asyncio.timeout(BODY_SECONDS_MAX):
+                async with asyncio.timeout(self._limits.body_seconds_max):
                     return await _read_body(headers, protocol)
             except TimeoutError as error:
-                raise InvalidRequestError("the body", f"did not arrive within {BODY_SECONDS_MAX} seconds") from error
+                seconds = self._limits.body_seconds_max
+                raise InvalidRequestError("the body", f"did not arrive within {seconds} seconds") from error
 
         answer = await self._calls.answer_in_full(arrival, ENDPOINT_BY_PATH[scope.path], headers, read_body)
         if isinstance(answer, StreamedAnswer):

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.common.grpc_server import ServerSettings
 from services.common.sealed_secrets import read_private_key
 from services.common.settings import Environment
+from services.router.http_face import FaceLimits
 from services.router.policy_file import PolicyFile, read_policies
 from services.router.providers import Provider, read_providers
 from services.router.spool.settings import SpoolSettings
@@ -32,12 +33,9 @@ class Settings:
     spool: SpoolSettings
     providers: tuple[Provider, ...] = field(repr=False)
     policies: PolicyFile
-    # How many requests a worker answers at the same time; more get 503.
-    calls_max: int
+    face_limits: FaceLimits
     # What a worker's response cache may hold.
     cache_bytes: int
-    # How many proxies in front of us add to `x-forwarded-for`. With 0 the peer is the client.
-    trusted_proxy_count: int
     provider_key_private: X25519PrivateKey = field(repr=False)
     log_level: str
 
@@ -61,9 +59,12 @@ class Settings:
             spool=SpoolSettings.read(environment),
             providers=providers,
             policies=read_policies(providers_file, {each.model for one in providers for each in one.candidates}),
-            calls_max=environment.integer("TOLLGATE_ROUTER_CALLS_MAX", 4096, least=1, most=65_536),
+            face_limits=FaceLimits(
+                calls_max=environment.integer("TOLLGATE_ROUTER_CALLS_MAX", 4096, least=1, most=65_536),
+                body_seconds_max=environment.integer("TOLLGATE_ROUTER_BODY_SECONDS", 60, least=1, most=3600),
+                trusted_proxy_count=environment.integer("TOLLGATE_ROUTER_TRUSTED_PROXIES", 0, least=0, most=16),
+            ),
             cache_bytes=environment.integer("TOLLGATE_ROUTER_CACHE_MIB", 16, least=0, most=65_536) * 2**20,
-            trusted_proxy_count=environment.integer("TOLLGATE_ROUTER_TRUSTED_PROXIES", 0, least=0, most=16),
             provider_key_private=read_private_key(environment),
             log_level=environment.text("TOLLGATE_LOG_LEVEL", "INFO"),
         )

@@ -8,6 +8,7 @@ from services.common.grpc_client import open_channel, service_metadata
 from services.common.grpc_server import GrpcServer, Service
 from services.common.metrics import serve_metrics
 from services.common.settings import SettingError
+from services.router import gauges
 from services.router.admission import Admission
 from services.router.attempts import Attempts
 from services.router.call_log import CallLog
@@ -72,7 +73,8 @@ class Worker:
         limiter = Limiter(LocalWindows())
         admission = Admission(directory, planner, limiter, recorder, settings.policies.defaults)
         attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring, health)
-        calls = Calls(admission, attempts, recorder, ResponseCache(settings.cache_bytes), IdempotencyKeys())
+        cache = ResponseCache(settings.cache_bytes)
+        calls = Calls(admission, attempts, recorder, cache, IdempotencyKeys())
 
         self.http = HttpFace(
             calls,
@@ -80,9 +82,10 @@ class Worker:
             ModelList(candidates, settings.policies.auto.models, key_ring, self._prices.version),
             settings.providers,
             health,
-            calls_max=settings.calls_max,
-            trusted_proxy_count=settings.trusted_proxy_count,
+            limits=settings.face_limits,
         )
+        gauges.show(self.http, directory, cache)
+        gauges.show_providers((provider.name for provider in settings.providers), health)
         self._servicer = InferenceServicer(calls)
         self._grpc = GrpcServer(settings.grpc, directory, [_inference_service(self._servicer)])
         self._cut_off_after_seconds = settings.grpc.drain_seconds
