@@ -16,6 +16,7 @@ from services.reporting.convert import metadata_to_wire
 from services.reporting.figures_query import FiguresSource
 from services.reporting.parameters import optional_uuid, storable_text
 from services.reporting.periods import Timeline, floor_hour
+from services.reporting.places import Places
 from services.reporting.reader import Reader, Snapshot
 from services.reporting.retention import Retention
 from services.reporting.view import View
@@ -35,6 +36,8 @@ class Question:
     snapshot: Snapshot
     # How far back is shown; over all organizations, the furthest. None where there is no organization.
     retention: Retention | None
+    # Where the calls lie.
+    places: Places
 
     @property
     def since(self) -> datetime:
@@ -48,7 +51,9 @@ class Question:
     def source(self, timeline: Timeline) -> FiguresSource:
         """The figures of a timeline that has periods."""
         one_for_all = self.retention if self.view.organization_id is not None else None
-        return FiguresSource(view=self.view, timeline=timeline, as_of=self.as_of, retention=one_for_all)
+        return FiguresSource(
+            view=self.view, timeline=timeline, as_of=self.as_of, retention=one_for_all, places=self.places
+        )
 
 
 class Asker:
@@ -63,8 +68,8 @@ class Asker:
         """Raises ForbiddenError for what is not the caller's."""
         async with self._reader.snapshot(view.organization_id) as snapshot:
             await require_own(view, current_caller(), snapshot)
-            retention = await snapshot.retention(as_of)
-            yield Question(view=view, as_of=as_of, snapshot=snapshot, retention=retention)
+            retention, places = await snapshot.retention(as_of), await snapshot.places()
+            yield Question(view=view, as_of=as_of, snapshot=snapshot, retention=retention, places=places)
 
 
 def snake_view(caller: Caller, request: object) -> View:

@@ -137,8 +137,6 @@ def _within_partial_day(source: FiguresSource) -> list[ColumnElement[bool]]:
         start_time < source.first_whole_day,
         start_time >= source.timeline.start,
         start_time < source.timeline.end,
-        # Says nothing new, and is what the detail is partitioned by.
-        day >= source.timeline.start.date(),
-        day < source.timeline.end.date(),
+        source.places.between(usage_record.c, source.timeline.start.date(), source.timeline.end.date()),
         day == cast(func.timezone("UTC", source.first_hour), Date),
     ]

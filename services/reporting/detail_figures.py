@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, ColumnElement, FromClause, case, cast, func, 
 from sqlalchemy.sql.selectable import Subquery
 
 from services.reporting.periods import DAY
+from services.reporting.places import Places
 from services.reporting.summaries import FIGURES
 from services.reporting.views import FIGURES_KEY, cost_line, usage_record
 
@@ -15,16 +16,16 @@ _LINE_SUFFIX = "_cost_pico"
 _REFUSED = 8  # tollgate.ledger.v1.Outcome
 
 
-def figures_of_calls(start: datetime, end: datetime) -> Subquery:
+def figures_of_calls(places: Places, start: datetime, end: datetime) -> Subquery:
     """One row per call of these days, with the columns of an hour of figures and `start_time`."""
-    lines = _lines_of_record()
+    days = start.date(), (end + DAY).date()
+    lines = _lines_of_record(places.between(cost_line.c, *days))
     figures = _figures(lines)
     keys = [usage_record.c[name] for name in FIGURES_KEY]
     return (
         select(usage_record.c.start_time, *keys, *(figures[name].label(name) for name in ("refused_count", *FIGURES)))
         .select_from(usage_record.join(lines, true()))
-        # Says nothing new, and is what the detail is partitioned by.
-        .where(usage_record.c.request_day.between(start.date(), (end + DAY).date()))
+        .where(places.between(usage_record.c, *days))
         .subquery()
     )
 
@@ -45,7 +46,7 @@ def _figures(lines: FromClause) -> dict[str, ColumnElement[Any]]:
     return figures | {name: cast(case((one, 1), else_=0), BigInteger) for name, one in counts.items()}
 
 
-def _lines_of_record() -> FromClause:
+def _lines_of_record(place: ColumnElement[bool]) -> FromClause:
     """One row per record: its lines, summed by kind. An unpriced record may have a line, for its storage."""
     kinds = [name for name in FIGURES if name.endswith(_LINE_SUFFIX)]
     cost = cost_line.c.cost_pico
@@ -56,7 +57,9 @@ def _lines_of_record() -> FromClause:
     return (
         select(*sums, func.sum(cost).label("cost_pico"))
         .where(
+            place,
             cost_line.c.organization_id == usage_record.c.organization_id,
+            cost_line.c.retention_class == usage_record.c.retention_class,
             cost_line.c.request_day == usage_record.c.request_day,
             cost_line.c.request_id == usage_record.c.request_id,
         )

@@ -29,6 +29,7 @@ from sqlalchemy.sql.selectable import FromClause, Subquery
 
 from services.reporting.detail_figures import figures_of_calls
 from services.reporting.periods import DAY, Timeline, floor_day, floor_hour
+from services.reporting.places import Places
 from services.reporting.retention import Retention, figures_kept_since
 from services.reporting.view import View
 from services.reporting.views import organization, usage_day, usage_hour
@@ -48,6 +49,8 @@ class FiguresSource:
     as_of: datetime
     # Of the one organization that is looked at; None where each has its own.
     retention: Retention | None
+    # Where the calls lie that hours of UTC cannot tell apart.
+    places: Places
 
     def sums(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
         """One row per group: its keys, then its figures. The number of a period, from 0, is the key `period`."""
@@ -104,7 +107,7 @@ class FiguresSource:
 
     def _detail(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
         """The calls in hours that a boundary falls into."""
-        calls = figures_of_calls(self.timeline.start, self.timeline.end)
+        calls = figures_of_calls(self.places, self.timeline.start, self.timeline.end)
         moment = calls.c.start_time
         return self._select(calls, moment, keys, figures).where(
             moment >= self.timeline.start,

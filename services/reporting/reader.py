@@ -21,6 +21,7 @@ from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting import activity_query
 from services.reporting.activity_query import row_of_group, row_of_model, row_of_totals, row_of_whole_group
 from services.reporting.figures_query import FiguresSource
+from services.reporting.places import Places, every_class, own_class
 from services.reporting.request_filter import RequestFilter
 from services.reporting.request_query import (
     count_of_all_pages,
@@ -93,6 +94,15 @@ class Snapshot:
         row = (await self._connection.execute(statement)).one()
         return None if row.days is None else Retention(row.days, row.kept_since)
 
+    async def places(self) -> Places:
+        """Where the detail is that can be seen."""
+        classes: Sequence[int] = ()
+        if self._organization_id is not None:
+            classes = (await self._connection.execute(own_class(self._organization_id))).scalars().all()
+        if not classes:
+            classes = (await self._connection.execute(every_class())).scalars().all()
+        return Places(tuple(classes))
+
     async def has_project(self, project_id: str) -> bool:
         """Whether the organization has this project."""
         statement = select(project.c.project_id).where(
@@ -147,17 +157,19 @@ class Snapshot:
 
     async def request_page(self, calls: RequestFilter, since: datetime, before: UUID | None, limit: int) -> RequestPage:
         """One page of a list of calls."""
-        rows = list(await self._connection.execute(one_page(calls, since, before, limit + 1)))
-        total = (await self._connection.execute(count_of_all_pages(calls, since))).scalar_one()
+        places = await self.places()
+        rows = list(await self._connection.execute(one_page(calls, places, since, before, limit + 1)))
+        total = (await self._connection.execute(count_of_all_pages(calls, places, since))).scalar_one()
         return RequestPage(rows[:limit], has_more=len(rows) > limit, total=total)
 
     async def request(self, view: View, since: datetime, request_id: UUID) -> WholeRequest | None:
         """One call, or None when the view shows no such call."""
-        row = (await self._connection.execute(one_request(view, since, request_id))).one_or_none()
+        places = await self.places()
+        row = (await self._connection.execute(one_request(view, places, since, request_id))).one_or_none()
         if row is None:
             return None
-        lines = await self._connection.execute(lines_of_request(row.organization_id, row.request_id))
-        payload = await self._connection.execute(payload_of_request(row.organization_id, row.request_id))
+        lines = await self._connection.execute(lines_of_request(row))
+        payload = await self._connection.execute(payload_of_request(row))
         return WholeRequest(row, list(lines), payload.one_or_none())
 
 

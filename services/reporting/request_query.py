@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, not_, select
+from sqlalchemy import ColumnElement, Row, Select, func, not_, select
 
+from services.reporting.places import Columns, Places
 from services.reporting.record_ids import lowest_id
 from services.reporting.request_filter import RequestFilter
 from services.reporting.view import View
@@ -16,25 +17,26 @@ _SUMMARY = [usage_record.c[name] for name in SUMMARY]
 _WHOLE = [usage_record.c[name] for name in USAGE_RECORD]
 
 
-def one_page(calls: RequestFilter, since: datetime, before: UUID | None, row_count: int) -> Select[Any]:
+def one_page(calls: RequestFilter, places: Places, since: datetime, before: UUID | None, row_count: int) -> Select[Any]:
     """The first calls, newest first; those before an id, if one is given."""
-    statement = select(*_SUMMARY).where(*_matching(calls), *_kept(since))
+    statement = select(*_SUMMARY).where(*_matching(calls), *_kept(places, since))
     if before is not None:
         statement = statement.where(usage_record.c.request_id < before)
     # Ids begin with the time of the call.
     return statement.order_by(usage_record.c.request_id.desc()).limit(row_count)
 
 
-def count_of_all_pages(calls: RequestFilter, since: datetime) -> Select[int]:
-    return select(func.count()).select_from(usage_record).where(*_matching(calls), *_kept(since))
+def count_of_all_pages(calls: RequestFilter, places: Places, since: datetime) -> Select[int]:
+    return select(func.count()).select_from(usage_record).where(*_matching(calls), *_kept(places, since))
 
 
-def one_request(view: View, since: datetime, request_id: UUID) -> Select[Any]:
-    """The call of this id."""
-    return select(*_WHOLE).where(*_within(view), *_kept(since), usage_record.c.request_id == request_id)
+def one_request(view: View, places: Places, since: datetime, request_id: UUID) -> Select[Any]:
+    """The call of this id, and where it lies."""
+    place = (usage_record.c.request_day, usage_record.c.retention_class)
+    return select(*_WHOLE, *place).where(*_within(view), *_kept(places, since), usage_record.c.request_id == request_id)
 
 
-def lines_of_request(organization_id: UUID, request_id: UUID) -> Select[Any]:
+def lines_of_request(row: Row[Any]) -> Select[Any]:
     """The cost lines of one call, in their order."""
     columns = cost_line.c
     return (
@@ -47,17 +49,19 @@ def lines_of_request(organization_id: UUID, request_id: UUID) -> Select[Any]:
             columns.list_cost_pico,
             columns.charged,
         )
-        .where(columns.organization_id == organization_id, columns.request_id == request_id)
+        .where(*_of_request(columns, row))
         .order_by(columns.line_number)
     )
 
 
-def payload_of_request(organization_id: UUID, request_id: UUID) -> Select[Any]:
+def payload_of_request(row: Row[Any]) -> Select[Any]:
     """What is retained of one call."""
-    columns = payload.c
-    return select(*(columns[name] for name in PAYLOAD)).where(
-        columns.organization_id == organization_id, columns.request_id == request_id
-    )
+    return select(*(payload.c[name] for name in PAYLOAD)).where(*_of_request(payload.c, row))
+
+
+def _of_request(columns: Columns, row: Row[Any]) -> list[ColumnElement[bool]]:
+    place = Places((row.retention_class,)).between(columns, row.request_day, row.request_day)
+    return [place, columns["organization_id"] == row.organization_id, columns["request_id"] == row.request_id]
 
 
 def _matching(calls: RequestFilter) -> list[ColumnElement[bool]]:
@@ -79,6 +83,7 @@ def _within(view: View) -> list[ColumnElement[bool]]:
     return [usage_record.c[name] == value for name, value in asdict(view).items() if value is not None]
 
 
-def _kept(since: datetime) -> list[ColumnElement[bool]]:
+def _kept(places: Places, since: datetime) -> list[ColumnElement[bool]]:
     """What the plan still shows. The id says nothing new, and is what the detail is indexed by."""
-    return [usage_record.c.start_time >= since, usage_record.c.request_id >= lowest_id(since)]
+    columns = usage_record.c
+    return [columns.start_time >= since, places.since(columns, since), columns.request_id >= lowest_id(since)]

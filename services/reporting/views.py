@@ -9,8 +9,11 @@ organization = table(
     column("organization_id"),
     column("retention_days"),
     column("retention_floor"),
+    column("retention_class"),
     schema="reporting",
 )
+
+detail_class = table("detail_class", column("retention_class"), schema="reporting")
 
 project = table("project", column("organization_id"), column("project_id"), schema="reporting")
 
@@ -83,7 +86,9 @@ DETAIL = ("usage_source", "flags", "price_version_id", "discount", "saved_pico",
 
 USAGE_RECORD = tuple(dict.fromkeys((*SUMMARY, *DETAIL, *USAGE)))
 
-usage_record = table("usage_record", *map(column, ("request_day", "outcome", *USAGE_RECORD)), schema="reporting")
+usage_record = table(
+    "usage_record", *map(column, ("request_day", "retention_class", "outcome", *USAGE_RECORD)), schema="reporting"
+)
 
 cost_line = table(
     "cost_line",
@@ -93,6 +98,7 @@ cost_line = table(
             "organization_id",
             "request_day",
             "request_id",
+            "retention_class",
             "line_number",
             "line",
             "quantity",
@@ -109,4 +115,8 @@ cost_line = table(
 # What is shown of a retained payload.
 PAYLOAD = ("request_body", "request_content_type", "response_body", "response_content_type")
 
-payload = table("payload", *map(column, ("organization_id", "request_id", *PAYLOAD)), schema="reporting")
+payload = table(
+    "payload",
+    *map(column, ("organization_id", "request_day", "request_id", "retention_class", *PAYLOAD)),
+    schema="reporting",
+)
