@@ -10,7 +10,7 @@ import pytest
 
 from development.addresses import Addresses
 
-SECONDS = 60
+SECONDS = 150
 
 
 def run_stack(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:

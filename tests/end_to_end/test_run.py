@@ -14,7 +14,7 @@ import pytest
 
 from development.addresses import Addresses
 
-SECONDS = 90
+SECONDS = 150
 
 
 class Run:

@@ -10,7 +10,9 @@ from tollgate.ledger.v1 import directory_service_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
-WEB = ResolveKeyResponse(organization_id="acme", project_id="web", project_mode=directory_service_pb2.PROJECT_MODE_CREDITS)
+WEB = ResolveKeyResponse(
+    organization_id="acme", project_id="web", project_mode=directory_service_pb2.PROJECT_MODE_CREDITS
+)
 
 
 def request(**members: object) -> ModelRequest:
