@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-# Routers take id and start at once. The ledger takes a record if both times are at most 35 days past and five minutes
+# Routers take id and start at once. The ledger takes a record if both times are at most 35 days past and a day
 # ahead, so whoever the producer was, they are never further apart than this.
 APART_MAX = timedelta(days=36)
 

@@ -169,7 +169,7 @@ class _RecordFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordFlag
     RECORD_FLAG_RECOVERED: _RecordFlag.ValueType  # 2
     """Written after a crash, from what was begun."""
     RECORD_FLAG_TIME_IN_FUTURE: _RecordFlag.ValueType  # 3
-    """The request id's time was up to five minutes ahead of the ledger's clock; the receipt time was taken."""
+    """The request id's time was up to a day ahead of the ledger's clock; the receipt time was taken."""
     RECORD_FLAG_IMPORTED: _RecordFlag.ValueType  # 4
     """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
     RECORD_FLAG_PAYLOAD_TRUNCATED: _RecordFlag.ValueType  # 5
@@ -185,7 +185,7 @@ RECORD_FLAG_USAGE_CLAMPED: RecordFlag.ValueType  # 1
 RECORD_FLAG_RECOVERED: RecordFlag.ValueType  # 2
 """Written after a crash, from what was begun."""
 RECORD_FLAG_TIME_IN_FUTURE: RecordFlag.ValueType  # 3
-"""The request id's time was up to five minutes ahead of the ledger's clock; the receipt time was taken."""
+"""The request id's time was up to a day ahead of the ledger's clock; the receipt time was taken."""
 RECORD_FLAG_IMPORTED: RecordFlag.ValueType  # 4
 """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
 RECORD_FLAG_PAYLOAD_TRUNCATED: RecordFlag.ValueType  # 5
