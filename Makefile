@@ -6,7 +6,7 @@ PROTOS := $(shell find protos -name '*.proto')
 DESCRIPTOR := services/gen/tollgate.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check setup generate generated-is-current lint format types lock clean
+.PHONY: help run test faults check setup generate generated-is-current lint format types lock clean
 
 help: ## Lists these commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -16,6 +16,9 @@ run: setup $(DESCRIPTOR) ## Starts everything, makes a few calls, prints the bil
 
 test: setup $(DESCRIPTOR) ## Runs every test against real PostgreSQL, real Envoy and real processes.
 	@$(BIN)/pytest -n 2 --dist loadgroup
+
+faults: setup $(DESCRIPTOR) ## Breaks the whole system for minutes=10, in every way we know, and examines the books.
+	@$(BIN)/python -m tests.faults --minutes $(or $(minutes),10)
 
 check: setup lint types generated-is-current test ## What CI runs: lint, types, generated code, all tests.
 
