@@ -34,6 +34,8 @@ class Settings:
     providers: tuple[Provider, ...] = field(repr=False)
     policies: PolicyFile
     face_limits: FaceLimits
+    # Where rate limits are shared. None when each worker counts for itself. May hold a password.
+    redis_url: str | None = field(repr=False)
     # What a worker's response cache may hold.
     cache_bytes: int
     provider_key_private: X25519PrivateKey = field(repr=False)
@@ -59,6 +61,7 @@ class Settings:
             spool=SpoolSettings.read(environment),
             providers=providers,
             policies=read_policies(providers_file, {each.model for one in providers for each in one.candidates}),
+            redis_url=environment.optional_text("TOLLGATE_REDIS_URL"),
             face_limits=FaceLimits(
                 calls_max=environment.integer("TOLLGATE_ROUTER_CALLS_MAX", 4096, least=1, most=65_536),
                 body_seconds_max=environment.integer("TOLLGATE_ROUTER_BODY_SECONDS", 60, least=1, most=3600),

@@ -1,6 +1,7 @@
 """Joins the parts of one worker. The only module that knows them all."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -37,6 +38,9 @@ from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceStub
 from tollgate.router.v1 import inference_service_pb2
 from tollgate.router.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
+if TYPE_CHECKING:
+    from services.router.redis_windows import RedisWindows
+
 DIRECTORY_TIMEOUT_SECONDS = 2.0
 PRICES_TIMEOUT_SECONDS = 10.0
 # How long to go on sending records at the end. What is left then waits in the spool for the next start.
@@ -70,7 +74,8 @@ class Worker:
             auto_order=settings.policies.auto.order,
             price_of=self._prices.token_price,
         )
-        limiter = Limiter(LocalWindows())
+        self._redis_windows = _open_redis(settings.redis_url)
+        limiter = Limiter(self._redis_windows or LocalWindows())
         admission = Admission(directory, planner, limiter, recorder, settings.policies.defaults)
         attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring, health)
         cache = ResponseCache(settings.cache_bytes)
@@ -116,6 +121,8 @@ class Worker:
         for upstream in self._upstreams:
             await upstream.close()
         await self._prices.stop()
+        if self._redis_windows is not None:
+            await self._redis_windows.close()
         await self._sweeper.stop()
         await self._sender.stop(LAST_SEND_SECONDS)
         await self._channel.close(None)
@@ -151,6 +158,17 @@ def _resolve_by(channel: grpc.aio.Channel, service_token: str) -> Resolve:
             raise refusal_from_status(error) from error
 
     return resolve
+
+
+def _open_redis(url: str | None) -> "RedisWindows | None":
+    if url is None:
+        return None
+    from services.router.redis_windows import RedisWindows  # noqa: PLC0415 20 MiB that most workers do not need
+
+    try:
+        return RedisWindows(url)
+    except ValueError as error:
+        raise SettingError(f"TOLLGATE_REDIS_URL is not a URL of a Redis: {error}") from error
 
 
 def _list_prices_by(channel: grpc.aio.Channel, service_token: str) -> ListPrices:
