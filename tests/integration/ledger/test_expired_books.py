@@ -8,8 +8,8 @@ import pytest
 
 from services.common.database import open_database
 from services.ledger.accounts import Plan
-from services.ledger.book_reading import BookReader
-from services.ledger.statement import Period, Statement
+from services.ledger.book_reading import BookReader, Statement
+from services.ledger.statement import Period
 from services.ledger.storage.verification import Difference
 from services.ledger.verifying import BookVerifier
 from tests.conftest import Database
