@@ -1,25 +1,30 @@
 """A ledger under a clock that a test steps, and what it has on disk."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 
+from services.common.database import open_database
 from services.common.uuid7 import new_uuid7
 from services.ledger.accounts import Plan
+from services.ledger.convert_import import imported_from_proto
 from services.ledger.convert_usage import delivery_from_proto
 from services.ledger.expiring import Expirer
+from services.ledger.importing import Importer
 from services.ledger.recording import UsageRecorder
 from services.ledger.records import RecordStatus
+from services.ledger.storage import expiry
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from tests.conftest import Database
 from tests.usage_builders import a_price_book, a_record, a_request, uuid7_at
+from tollgate.ledger.v1.import_service_pb2 import ImportedRecord, ImportRecordsRequest
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
 MICROSECOND = timedelta(microseconds=1)
@@ -45,6 +50,7 @@ class SteppedLedger:
     database: Database
     clock: Clock
     recorder: UsageRecorder
+    importer: Importer
     expirer: Expirer
 
     async def record(self, *records: UsageRecord) -> list[RecordStatus]:
@@ -59,6 +65,19 @@ class SteppedLedger:
         assert await self.record(record) == [RecordStatus.RECORDED]
         self.clock.now = now
         return record
+
+    async def import_calls(self, organization_id: str, moments: Sequence[datetime]) -> list[RecordStatus]:
+        """Calls that another gateway made then, brought in now."""
+        calls = []
+        for number, moment in enumerate(moments):
+            record = a_record("", at=moment)
+            for name in ("request_id", "organization_id", "api_key_id"):
+                record.ClearField(name)
+            calls.append(ImportedRecord(source_id=f"call-{moment.isoformat()}-{number}", record=record))
+        request = ImportRecordsRequest(source="other", records=calls)
+        imported = imported_from_proto(request, UUID(organization_id), self.clock())
+        results = await self.importer.import_records(UUID(organization_id), imported)
+        return [one.result.status for one in results]
 
     async def pass_at(self, moment: datetime) -> None:
         """One pass of retention."""
@@ -120,12 +139,15 @@ class SteppedLedger:
 async def a_stepped_ledger(database: Database) -> AsyncIterator[SteppedLedger]:
     clock, book = Clock(), a_price_book()
     writer = DatabaseWriter(database.ledger_url, prepare_session)
-    recorder = UsageRecorder(writer, Ingest(), lambda: book, clock=clock)
+    ingest, engine = Ingest(), open_database(database.ledger_url)
+    recorder = UsageRecorder(writer, ingest, lambda: book, clock=clock)
     recorder.start()
-    expirer = Expirer(DatabaseWriter(database.ledger_url), clock=clock, holder=uuid4())
+    importer = Importer(engine, writer, ingest, recorder, clock=clock)
+    expirer = Expirer(DatabaseWriter(database.ledger_url, expiry.prepare_session), clock=clock, holder=uuid4())
     try:
-        yield SteppedLedger(database, clock, recorder, expirer)
+        yield SteppedLedger(database, clock, recorder, importer, expirer)
     finally:
         await recorder.close()
         await expirer.close()
         writer.close()
+        await engine.dispose()

@@ -43,6 +43,7 @@ from services.ledger.servicer_prices import PriceServicer
 from services.ledger.servicer_retention import RetentionServicer
 from services.ledger.servicer_usage import UsageServicer
 from services.ledger.settings import Settings
+from services.ledger.storage import expiry
 from services.ledger.storage.books import credit_available
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
@@ -101,7 +102,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     ingest = Ingest()
     prices = CurrentPrices(database)
     recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
-    expirer = Expirer(DatabaseWriter(settings.database_url), clock=_now, holder=new_uuid7())
+    expirer = Expirer(DatabaseWriter(settings.database_url, expiry.prepare_session), clock=_now, holder=new_uuid7())
     ender = CreditEnder(writer, clock=_now)
     # Routers wait for leases, so these do not wait for batches of records.
     credit_writer = DatabaseWriter(settings.database_url)

@@ -122,7 +122,7 @@ def drop_place(connection: Connection, place: Place, now: datetime) -> Attempt:
         return inspection.attempt
     try:
         with connection.transaction():
-            _lock(connection, "ledger.usage_record, ledger.payload")
+            _lock(connection, "ledger.usage_record", "ledger.payload")
             # Nobody is recording now. If somebody was since the place was looked at, what was seen is no longer all.
             if _day_totals(connection, place.day) != inspection.day_totals:
                 return Attempt(Outcome.BUSY)
@@ -314,6 +314,12 @@ def _differing(sums: Sums, others: Sums) -> dict[str, str]:
 # Transactions
 
 
+def prepare_session(connection: Connection) -> None:
+    """Makes what a connection needs before anything else here."""
+    # A plan for any place there may be would look at all of them.
+    connection.execute("SET plan_cache_mode = force_custom_plan")
+
+
 @contextmanager
 def unchanging(connection: Connection) -> Iterator[None]:
     """A transaction that sees one moment, and fails rather than change what another has changed since."""
@@ -330,6 +336,8 @@ def _snapshot(connection: Connection) -> Iterator[None]:
         yield
 
 
-def _lock(connection: Connection, tables: str) -> None:
+def _lock(connection: Connection, *tables: str) -> None:
+    """Keeps everybody out. All come by the table and lock it before a partition, so the partitions need no locks."""
     connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE".encode())
+    for table in tables:
+        connection.execute(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE".encode())

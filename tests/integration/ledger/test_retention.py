@@ -26,7 +26,8 @@ MIDNIGHT = datetime(2031, 5, 14, tzinfo=UTC)
 @pytest.fixture
 async def ledger(database: Database) -> AsyncIterator[SteppedLedger]:
     """On a database of the module's own, emptied."""
-    with psycopg.connect(database.admin_url) as connection:
+    # One transaction for each: together they would hold more locks than there are.
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
         for (partition,) in connection.execute("""
             SELECT inhrelid::regclass::text FROM pg_inherits
              WHERE inhparent IN ('ledger.usage_record'::regclass, 'ledger.payload'::regclass,
@@ -424,20 +425,62 @@ async def test_a_reader_that_holds_the_table_delays_a_drop_and_nobody_else(
     assert ledger.count("usage_record", organization_id) == 3
 
 
-async def test_a_year_of_history_goes_in_bounded_passes(ledger: SteppedLedger) -> None:
+async def test_imported_history_of_400_days_proves_the_year(ledger: SteppedLedger) -> None:
     organization_id = ledger.add_organization(Plan.ENTERPRISE, 365)
-    for day in range(400):
-        await ledger.record_at(organization_id, NOON + day * DAY)
-    ledger.clock.now = NOON + 400 * DAY
+    ledger.clock.now = NOON
+    statuses = await ledger.import_calls(organization_id, [NOON - day * DAY for day in range(400)])
 
-    await ledger.pass_at(NOON + 400 * DAY)
-    assert ledger.count("usage_record", organization_id) == 365
-    assert ledger.count("usage_hour", organization_id) == 365
+    # What is a year old to the microsecond is taken.
+    assert statuses == [RecordStatus.RECORDED] * 366 + [RecordStatus.INVALID] * 34
+    for days, kept in ((0, 365), (1, 364), (100, 265), (364, 1)):
+        for _ in range(3):
+            await ledger.pass_at(MIDNIGHT + DAY + days * DAY)
+        seen = ledger.rows(
+            "SELECT count(*) FROM ledger.usage_record WHERE organization_id = %s AND start_time >= %s",
+            organization_id,
+            seen_since(ledger, organization_id),
+        )
+        assert ledger.count("usage_record", organization_id) == kept
+        assert ledger.count("usage_hour", organization_id) == kept
+        assert seen == [(kept,)]
+
+    await ledger.pass_at(MIDNIGHT + 366 * DAY + DAY)
+    assert ledger.count("usage_record", organization_id) == 0
+    assert [row[0] for row in ledger.rows("SELECT sum(record_count) FROM ledger.record_day")] == [366]
+
+
+async def test_imported_again_after_it_expired_nothing_comes_back(ledger: SteppedLedger) -> None:
+    organization_id = ledger.add_organization()
+    moment = NOON - DAY
+    assert await ledger.import_calls(organization_id, [moment]) == [RecordStatus.RECORDED]
+    await ledger.pass_at(NOON + 10 * DAY)
+    ledger.change_plan(organization_id, Plan.ENTERPRISE, 365)
+    for minutes in (1, 10):
+        await ledger.pass_at(NOON + 10 * DAY + timedelta(minutes=minutes))
+
+    assert await ledger.import_calls(organization_id, [moment]) == [RecordStatus.DUPLICATE]
+    assert ledger.count("usage_record", organization_id) == 0
+
+
+async def test_history_may_be_imported_once_a_larger_plan_is_settled(ledger: SteppedLedger) -> None:
+    organization_id = ledger.add_organization()
+    ledger.clock.now = NOON
+    ledger.change_plan(organization_id, Plan.PRO, 90)
+    assert await ledger.import_calls(organization_id, [NOON - 30 * DAY]) == [RecordStatus.INVALID]
+
+    await ledger.pass_at(NOON + timedelta(minutes=6))
+
+    assert await ledger.import_calls(organization_id, [NOON - 30 * DAY]) == [RecordStatus.RECORDED]
+    assert ledger.count("usage_record", organization_id) == 1
+
+
+async def test_years_of_history_go_in_bounded_passes(ledger: SteppedLedger) -> None:
+    organization_id = ledger.add_organization(Plan.ENTERPRISE, 365)
+    await ledger.import_calls(organization_id, [NOON - day * DAY for day in range(150)])
 
     await ledger.pass_at(NOON + 1_000 * DAY)
-    assert 0 < ledger.count("usage_record", organization_id) < 365
-    for _ in range(4):
-        await ledger.pass_at(ledger.clock.now)
+    assert ledger.count("usage_record", organization_id) == 50
+    await ledger.pass_at(ledger.clock.now)
     assert ledger.count("usage_record", organization_id) == 0
 
 
