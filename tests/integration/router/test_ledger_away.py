@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from tests.integration.router.conftest import StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
 from tests.integration.router.processes import Router
 
@@ -62,3 +64,14 @@ async def test_a_ledger_that_is_away_does_not_slow_down_known_keys(router: Route
         assert (await router.chat(key)).status == 200
 
     assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_a_service_token_that_the_ledger_refuses_is_our_fault_and_not_the_key_s(
+    start_router: StartRouter, ledger: FakeLedger, tmp_path: Path, path: str
+) -> None:
+    async with start_router(tmp_path, TOLLGATE_SERVICE_TOKEN="not-the-ledger-s") as router:
+        answer = await router.send("POST", path, b"{}", ledger.grant())
+
+    assert (answer.status, answer.json["error"]["type"]) == (503, "service_unavailable")
+    assert answer.json.get("type") == ("error" if path == "/v1/messages" else None)
