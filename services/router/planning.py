@@ -10,7 +10,7 @@ from services.router.formats.endpoint import ModelRequest
 from services.router.health import Health, Way
 from services.router.key_ring import KeyRing
 from services.router.ordering import Order, Preference, PriceOf, in_order
-from services.router.routing import AUTO, Candidate, Mode, PlannedAttempt, RoutingTable, plan
+from services.router.routing import ATTEMPTS_MAX, AUTO, Candidate, Funding, Mode, PlannedAttempt, RoutingTable, plan
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 
 # Nothing but the order of configuration.
@@ -38,47 +38,58 @@ class Planner:
         self._price_of = price_of
         self._clock = clock
         self._draw = draw
-        self._known: dict[tuple[str, str], Sequence[Candidate]] = {}
+        self._offers: dict[tuple[str, str], _Offer] = {}
 
     def plan(
         self, request: ModelRequest, grant: ResolveKeyResponse, preference: Preference
     ) -> Sequence[PlannedAttempt]:
         """The tries in order; at least one. Raises a DomainError when there is nothing that may be tried."""
-        candidates = self._candidates(request)
+        offer = self._offer(request)
+        now = self._clock()
+        if (
+            offer.is_plain
+            and preference == _PLAIN
+            and int(grant.project_mode) == Mode.CREDITS
+            and grant.credit_available
+            and self._health.is_untroubled(now)
+        ):
+            # Nothing to decide, as for most calls.
+            return offer.on_credit
         if request.model == AUTO:
             preference = replace(preference, order=self._auto_order)
-        now = self._clock()
-        if preference == _PLAIN and self._health.is_untroubled(now) and not _is_weighted(candidates):
-            ordered: Sequence[Candidate] = candidates
-        else:
-            ordered = in_order(
-                candidates,
+        return plan(
+            in_order(
+                offer.candidates,
                 preference,
                 standing_of=lambda candidate: self._health.standing(candidate, now),
                 price_of=self._price_of,
                 draw=self._draw,
-            )
-        return plan(
-            ordered,
+            ),
             Mode(int(grant.project_mode)),
             self._key_ring.own_key_names(grant) if grant.provider_keys else {},
             credit_available=grant.credit_available,
             wait_of=lambda planned: self._health.wait(Way.of(planned), now),
         )
 
-    def _candidates(self, request: ModelRequest) -> Sequence[Candidate]:
-        """Those that offer the model on this endpoint. Raises a DomainError when there are none."""
+    def _offer(self, request: ModelRequest) -> "_Offer":
+        """Who offers the model on this endpoint. Raises a DomainError when nobody does."""
         name = (request.model, request.endpoint.name)
-        candidates = self._known.get(name)
-        if candidates is None:
+        offer = self._offers.get(name)
+        if offer is None:
             offers = self._table.candidates(request.model)
             candidates = tuple(each for each in offers if request.endpoint.name in each.endpoints)
             if not candidates:
                 raise InvalidRequestError("model", f"'{request.model}' is not offered on {request.endpoint.path}")
             # Only names of the table get here, so there is an end to them.
-            self._known[name] = candidates
-        return candidates
+            offer = self._offers[name] = _Offer(candidates, is_auto=request.model == AUTO)
+        return offer
 
 
-def _is_weighted(candidates: Sequence[Candidate]) -> bool:
-    return any(candidate.weight is not None for candidate in candidates)
+class _Offer:
+    """The candidates of a model on an endpoint, and their tries on credit in the order of configuration."""
+
+    def __init__(self, candidates: Sequence[Candidate], *, is_auto: bool) -> None:
+        self.candidates = candidates
+        # True where nothing but the order of configuration is configured.
+        self.is_plain = not is_auto and all(candidate.weight is None for candidate in candidates)
+        self.on_credit = tuple(PlannedAttempt(each, Funding.CREDITS) for each in candidates[:ATTEMPTS_MAX])
