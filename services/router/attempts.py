@@ -1,10 +1,12 @@
 """Tries the planned attempts until one answers."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from services.common.errors import DomainError
+from services.router.admission import AdmittedCall
+from services.router.covering import Cover
 from services.router.formats.endpoint import Answer, ModelRequest
 from services.router.formats.event_stream import EventTooLongError
 from services.router.formats.exchange import AnswerStream, Exchange, Target, UpstreamCall
@@ -77,22 +79,23 @@ class Attempts:
         self._health = health
         self._clock = clock
 
-    async def first_answer(
-        self, record: CallRecord, request: ModelRequest, plan: Sequence[PlannedAttempt], grant: ResolveKeyResponse
-    ) -> WholeCompletion | OpenStream:
+    async def first_answer(self, call: AdmittedCall, cover: Cover) -> WholeCompletion | OpenStream:
         """The first answer any attempt gives. Raises the last UpstreamError when none does.
 
         Nothing has been sent to the client yet, so trying again is safe as long as this has not returned. Raises a
-        DomainError, with no attempt made, when the request cannot be put into the format of any provider.
+        DomainError, with no attempt made, when the request cannot be put into the format of any provider, or credit
+        covers none of those that are left.
         """
+        record = call.record
         last_error: UpstreamError | None = None
         refusal: DomainError | None = None
         refused_own_keys: set[Candidate] = set()
-        for planned in plan:
+        for planned in call.plan:
             if not is_worth_trying(planned, refused_own_keys):
                 continue
             try:
-                attempt = self._prepared(request, planned, grant)
+                attempt = self._prepared(call.request, planned, call.grant)
+                await cover.take(planned)
             except DomainError as error:
                 refusal = error
                 continue

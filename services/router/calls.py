@@ -9,6 +9,7 @@ from services.router.admission import Admission, AdmittedCall, IncomingCall, Rea
 from services.router.answers import explained, explaining_event
 from services.router.attempts import Attempts, OpenStream, UpstreamStatusError, WholeCompletion
 from services.router.completion import take_usage
+from services.router.covering import Cover
 from services.router.error_bodies import error_headers, status_of
 from services.router.errors import ClientGoneError, ProviderFailedError
 from services.router.formats.endpoint import Endpoint, ModelRequest
@@ -68,12 +69,15 @@ class Calls:
         recorder: Recorder,
         cache: ResponseCache,
         idempotency_keys: IdempotencyKeys,
+        *,
+        cover_of: Callable[[AdmittedCall], Cover],
     ) -> None:
         self._admission = admission
         self._attempts = attempts
         self._recorder = recorder
         self._cache = cache
         self._idempotency_keys = idempotency_keys
+        self._cover_of = cover_of
 
     async def answer(
         self,
@@ -174,9 +178,15 @@ class Calls:
         record = call.record
         record.point_at(call.plan[0])
         credit_funded = any(planned.funding is Funding.CREDITS for planned in call.plan)
-        self._recorder.begin(record.wire, credit_funded=credit_funded)
+        cover = self._cover_of(call)
+        await cover.take(call.plan[0])
         try:
-            answered = await self._attempts.first_answer(record, call.request, call.plan, call.grant)
+            self._recorder.begin(record.wire, credit_funded=credit_funded)
+        except DomainError:
+            cover.put_back()
+            raise
+        try:
+            answered = await self._attempts.first_answer(call, cover)
             if isinstance(answered, OpenStream):
                 return self._streamed(call, keeping, answered)
             return await self._whole(call, keeping, answered)

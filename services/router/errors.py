@@ -21,6 +21,32 @@ class InsufficientCreditsError(DomainError):
         super().__init__("No credit is left; add credits or use an own provider key.")
 
 
+class CreditTooLowError(InsufficientCreditsError):
+    """There is less credit than the call can cost."""
+
+    def __init__(self, needed: str, available: str) -> None:
+        DomainError.__init__(
+            self,
+            f"This call can cost up to {needed} USD and {available} USD of credit is free; "
+            "add credits, or allow it fewer tokens.",
+            needed=needed,
+            available=available,
+        )
+
+
+class SpendingLimitReachedError(InsufficientCreditsError):
+    """A spending limit leaves less than the call can cost."""
+
+    def __init__(self, needed: str, available: str) -> None:
+        DomainError.__init__(
+            self,
+            f"This call can cost up to {needed} USD and the spending limit leaves {available} USD; "
+            "raise the limit, or allow it fewer tokens.",
+            needed=needed,
+            available=available,
+        )
+
+
 class OwnKeyMissingError(DomainError):
     kind = ErrorKind.NOT_READY
     reason = "OWN_KEY_MISSING"

@@ -20,6 +20,8 @@ SECONDS = Histogram("tollgate_router_seconds", "From arrival to the last byte of
 OVERHEAD = Histogram(
     "tollgate_router_overhead_seconds", "The part of a plain call that no provider spent.", buckets=_OVERHEAD_BUCKETS
 )
+LEASE_REQUESTS = Counter("tollgate_router_leases", "Leases of credit asked for, by what became of it.", ("outcome",))
+CREDIT_REFUSALS = Counter("tollgate_router_credit_refusals", "Calls that found no credit, by why.", ("why",))
 
 # Finding a child by its labels costs more than counting.
 _calls = lru_cache(_CHILDREN_MAX)(CALLS.labels)

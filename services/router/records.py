@@ -85,6 +85,13 @@ class CallRecord:
             )
         self.wire.metadata[key] = value
 
+    def take_reservation(self, lease_id: str, reserved: str) -> None:
+        """The call is covered by so much of a lease, in USD."""
+        self.wire.lease_id, self.wire.reserved = lease_id, reserved
+
+    def forget_reservation(self) -> None:
+        self.wire.lease_id = self.wire.reserved = ""
+
     def point_at(self, planned: PlannedAttempt) -> None:
         """The provider, the model and the funding that the call stands for now."""
         self.wire.provider = planned.candidate.provider

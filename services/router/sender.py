@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from prometheus_client import Counter
 
 from services.common.grpc_client import service_metadata
 from services.router.spool import Batch, Outbox, Spool, SpoolSettings
+from services.router.spool.register import Epoch
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordStatus, RecordUsageRequest, RecordUsageResponse
 from tollgate.ledger.v1.usage_service_pb2_grpc import UsageServiceStub
@@ -28,6 +30,9 @@ RETRY_SECONDS_MAX = 5.0
 IDLE_SECONDS = 1.0
 # How often to look for what workers that are gone left behind; one slot each time.
 SWEEP_SECONDS = 10.0
+
+# Says that a log's lives before this one are over.
+Settle = Callable[[Epoch], Awaitable[None]]
 
 SENT = Counter("tollgate_sender_records_total", "Records the ledger answered for, by what became of them.", ("status",))
 FAILURES = Counter("tollgate_sender_failures_total", "Calls to the ledger that failed, by gRPC code.", ("code",))
@@ -115,7 +120,17 @@ class Sender:
 class Sweeper:
     """Ships what workers that are gone left behind, from slots that no worker has taken again. Runs beside a sender."""
 
-    def __init__(self, directory: Path, settings: SpoolSettings, channel: grpc.aio.Channel, service_token: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: SpoolSettings,
+        channel: grpc.aio.Channel,
+        service_token: str,
+        *,
+        settle: Settle | None = None,
+    ) -> None:
+        """`settle` is told of each log that was shipped whole, with the first of its lives to come."""
+        self._settle = settle
         self._directory = directory
         self._settings = settings
         self._channel = channel
@@ -148,6 +163,8 @@ class Sweeper:
         log.warning("shipping %d records that another worker left in %s", spool.outbox.depth, spool.directory)
         try:
             await Sender(spool.outbox, self._channel, self._service_token).drain()
+            if self._settle is not None and spool.outbox.has_settled_past:
+                await self._settle(Epoch(spool.epoch.producer_id, spool.epoch.number + 1))
         finally:
             spool.close()
 

@@ -14,6 +14,9 @@ from services.router.admission import Admission
 from services.router.attempts import Attempts
 from services.router.call_log import CallLog
 from services.router.calls import Calls
+from services.router.covering import LeaseCover, NoCover
+from services.router.credit import LeasedCredit
+from services.router.credit_ledger import CreditLedger
 from services.router.directory import Directory, Resolve, refusal_from_status
 from services.router.health import Health
 from services.router.http_face import HttpFace
@@ -21,7 +24,9 @@ from services.router.idempotency import IdempotencyKeys
 from services.router.key_ring import KeyRing
 from services.router.limits import Limiter, LocalWindows
 from services.router.model_list import ModelList
+from services.router.past import Past, say_until_heard
 from services.router.planning import Planner
+from services.router.price_bounds import PriceBounds
 from services.router.prices import ListPrices, PriceList
 from services.router.recording import Recorder
 from services.router.response_cache import ResponseCache
@@ -57,7 +62,16 @@ class Worker:
         self._call_log = CallLog()
         token = settings.grpc.service_token
         self._sender = Sender(spool.outbox, channel, token)
-        self._sweeper = Sweeper(settings.spool_directory, settings.spool, channel, token)
+        credit_ledger = CreditLedger(channel, token)
+        self._past = Past(spool, credit_ledger.end_lives)
+        self._credit = LeasedCredit(credit_ledger, spool.epoch)
+        self._sweeper = Sweeper(
+            settings.spool_directory,
+            settings.spool,
+            channel,
+            token,
+            settle=lambda before: say_until_heard(credit_ledger.end_lives, before),
+        )
         self._upstreams = [Upstream(provider) for provider in settings.providers]
         self._draining: asyncio.Task[None] | None = None
 
@@ -79,7 +93,15 @@ class Worker:
         admission = Admission(directory, planner, limiter, recorder, settings.policies.defaults)
         attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring, health)
         cache = ResponseCache(settings.cache_bytes)
-        calls = Calls(admission, attempts, recorder, cache, IdempotencyKeys())
+        bounds = PriceBounds(credit_ledger.price_bounds)
+        calls = Calls(
+            admission,
+            attempts,
+            recorder,
+            cache,
+            IdempotencyKeys(),
+            cover_of=lambda call: LeaseCover(self._credit, bounds, call) if settings.leases_credit else NoCover(),
+        )
 
         self.http = HttpFace(
             calls,
@@ -105,6 +127,8 @@ class Worker:
         worker._sender.start()
         worker._sweeper.start()
         worker._prices.start()
+        worker._credit.start()
+        worker._past.start()
         return worker
 
     def begin_drain(self, notice_seconds: int) -> None:
@@ -121,6 +145,8 @@ class Worker:
         for upstream in self._upstreams:
             await upstream.close()
         await self._prices.stop()
+        await self._past.stop()
+        await self._credit.stop()
         if self._redis_windows is not None:
             await self._redis_windows.close()
         await self._sweeper.stop()

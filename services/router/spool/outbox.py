@@ -55,8 +55,10 @@ class Outbox:
         records: Log,
         slot: Slot,
         unsent_count: int,
+        unfinished_count: int,
         evacuate: Callable[[Segment], Awaitable[None]],
     ) -> None:
+        """This epoch begins with `unfinished_count` records of calls that an earlier life of the log had begun."""
         self._log = records
         self._slot = slot
         self._evacuate = evacuate
@@ -69,6 +71,19 @@ class Outbox:
         self._committed = slot.cursor.read()
         self._is_sure = False
         self._broken: set[Epoch] = set()
+        self._inherited_sequence = unfinished_count
+        self._first_epoch = records.epoch
+        # True when the ledger has everything that earlier lives of the log wrote or began.
+        self._has_settled_past = unsent_count == 0 and unfinished_count == 0
+        self._has_rewritten = False
+
+    @property
+    def has_settled_past(self) -> bool:
+        """Whether no record of an earlier life of this log can come any more.
+
+        Never true in a life in which something was missing and the rest was written once more; the next life says it.
+        """
+        return self._has_settled_past and not self._has_rewritten
 
     @property
     def oldest_seconds(self) -> float:
@@ -97,6 +112,9 @@ class Outbox:
         self._arrived.clear()
         while await self._find_segment():
             segment = self._log.segments[0]
+            if segment.header.epoch == self._first_epoch and self._inherited_sequence == 0:
+                # Segments come in the order in which they were written.
+                self._has_settled_past = True
             found = await asyncio.to_thread(_collect, segment, self._position)
             if segment.header.epoch is None or segment.header.epoch in self._broken:
                 self._write_again(segment, found)
@@ -110,6 +128,8 @@ class Outbox:
         """The ledger has dealt with the batch, and perhaps with more."""
         self._position = batch.end
         self._remember(batch.epoch, committed_sequence)
+        if batch.epoch == self._first_epoch and committed_sequence >= self._inherited_sequence:
+            self._has_settled_past = True
         self._leave(len(batch.payloads))
 
     def rewind(self, batch: Batch, committed_sequence: int) -> None:
@@ -133,6 +153,8 @@ class Outbox:
             self._log.remove_oldest()
             self._position = HEADER_BYTES
         self._leave(self.depth)
+        # Unless this life has begun with records that are not durable yet.
+        self._has_settled_past |= self._inherited_sequence == 0
         return False
 
     def _batch_of(self, segment: Segment, epoch: Epoch, found: list[Entry | Damage]) -> Batch | None:
@@ -166,6 +188,7 @@ class Outbox:
         self._broken.add(epoch)
 
     def _write_again(self, segment: Segment, found: list[Entry | Damage]) -> None:
+        self._has_rewritten = True
         for item in found:
             if isinstance(item, Damage):
                 _report(segment, item)

@@ -53,7 +53,9 @@ class Spool:
         self._reserved_bytes = 0
         self._is_closed = False
         self._log = Log(slot.directory, slot.next_epoch(), settings, recovered.segments)
-        self.outbox = Outbox(self._log, slot, recovered.unsent_count, self._evacuate)
+        self.epoch = self._log.epoch
+        unfinished_count = len(recovered.unfinished)
+        self.outbox = Outbox(self._log, slot, recovered.unsent_count, unfinished_count, self._evacuate)
         self._commit = GroupCommit(self._log, settings, self.outbox.note_durable)
         for call in recovered.unfinished:
             self._log.write_finished(call.payload)

@@ -1,0 +1,146 @@
+"""What a call can cost at most, before anybody was asked. Pure.
+
+Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and a thousand
+more for what providers wrap around it. Images come as URLs or as base64, whose bytes say nothing; each counts as the
+most that a provider makes of one. What a request only refers to (an earlier response, a file) can be as long as the
+context of a large model. Output is what the caller allows, or the model's maximum.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from services.router.formats.endpoint import EndpointNumber, ModelRequest
+from services.router.routing import Candidate
+from tollgate.ledger.v1 import credit_service_pb2
+
+# Templates of messages, and the hidden prompts that come with tools.
+WRAPPING_TOKENS_MAX = 1_000
+# Where neither the caller nor the providers file says how much a model writes.
+OUTPUT_TOKENS_MAX = 131_072
+IMAGE_TOKENS_MAX = 8_000
+# One family charges its cheap tokens many times over.
+IMAGE_TOKENS_MAX_OF = {"gpt-4o-mini": 50_000}
+GENERATED_IMAGE_TOKENS_MAX = 20_000
+REFERRED_TOKENS_MAX = 400_000
+SEARCHES_MAX = 20
+SEARCHED_TOKENS_MAX = 200_000
+# Each of at most sixteen lines is rounded to whole pico-USD by itself.
+ROUNDING_PICO = 16
+_ATTO_PER_PICO = 10**6
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_EARLIER_RESPONSES = (b"previous_response_id", b'"conversation"', b'"prompt"')
+_FILES = (b"file_id", b"file_url", b"fileUri", b'"type":"document"', b'"type": "document"')
+_IMAGES = ("image_url", "input_image", "image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """What one of each costs at most after the discount. In USD times 10^18."""
+
+    input_token: int
+    output_token: int
+    media_input_token: int
+    media_output_token: int
+    output_image: int
+    request: int
+    web_search: int
+    storage_token: int
+
+
+def bound_from_proto(bound: credit_service_pb2.PriceBound) -> Bound:
+    return Bound(
+        input_token=_atto(bound.input_token),
+        output_token=_atto(bound.output_token),
+        media_input_token=_atto(bound.media_input_token),
+        media_output_token=_atto(bound.media_output_token),
+        output_image=_atto(bound.output_image),
+        request=_atto(bound.request),
+        web_search=_atto(bound.web_search),
+        storage_token=_atto(bound.storage_token),
+    )
+
+
+def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *, payload_retained: bool) -> int:
+    """The most that a call can be charged, in pico-USD. 0 only where it is free."""
+    members = request.members
+    number = request.endpoint.number
+    is_media = number is EndpointNumber.IMAGE_GENERATIONS or any(
+        word in request.body for word in (b"image", b"audio", b"file", b"document")
+    )
+    input_tokens = _input_tokens(request, candidate, is_media=is_media)
+    output_tokens, images = _output(number, members, candidate)
+    searches = SEARCHES_MAX if b"search" in request.body or "search" in candidate.model else 0
+    if searches:
+        input_tokens += SEARCHED_TOKENS_MAX
+    atto = (
+        input_tokens * (bound.media_input_token if is_media else bound.input_token)
+        + output_tokens * (bound.media_output_token if is_media else bound.output_token)
+        + images * bound.output_image
+        + bound.request
+        + searches * bound.web_search
+    )
+    if payload_retained:
+        atto += (input_tokens + output_tokens) * bound.storage_token
+    return -(-atto // _ATTO_PER_PICO) + ROUNDING_PICO if atto else 0
+
+
+def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:
+    tokens = len(request.body) + WRAPPING_TOKENS_MAX
+    if is_media:
+        for base64_length in _images(request.members):
+            tokens += _image_tokens_max(candidate.model) - base64_length
+    refers = request.endpoint.number is EndpointNumber.RESPONSES and any(
+        word in request.body for word in _EARLIER_RESPONSES
+    )
+    if refers or (is_media and any(word in request.body for word in _FILES)):
+        tokens += REFERRED_TOKENS_MAX
+    return tokens
+
+
+def _image_tokens_max(model: str) -> int:
+    return next((most for family, most in IMAGE_TOKENS_MAX_OF.items() if model.startswith(family)), IMAGE_TOKENS_MAX)
+
+
+def _images(value: object) -> Iterable[int]:
+    """How many characters of base64 each image of the request has, in whichever format; 0 where it is elsewhere."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _images(item)
+    elif isinstance(value, Mapping):
+        if value.get("type") in _IMAGES:
+            yield _base64_length(value)
+        else:
+            for item in value.values():
+                yield from _images(item)
+
+
+def _base64_length(part: Mapping[str, Any]) -> int:
+    where = part.get("image_url", part.get("source"))
+    if isinstance(where, Mapping):
+        data = where.get("data")
+        if isinstance(data, str):
+            return len(data)
+        where = where.get("url")
+    return len(where) if isinstance(where, str) and where.startswith("data:") else 0
+
+
+def _output(number: int, members: Mapping[str, Any], candidate: Candidate) -> tuple[int, int]:
+    """Tokens and images."""
+    if number == EndpointNumber.EMBEDDINGS:
+        return 0, 0
+    answers = _count(members.get("n")) or 1
+    if number == EndpointNumber.IMAGE_GENERATIONS:
+        return answers * GENERATED_IMAGE_TOKENS_MAX, answers
+    asked = [limit for name in _LIMITS if (limit := _count(members.get(name))) is not None]
+    most = max(asked, default=candidate.output_tokens_max or OUTPUT_TOKENS_MAX)
+    return answers * min(most, candidate.output_tokens_max or most), 0
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _atto(usd: str) -> int:
+    return int(Decimal(usd).scaleb(18)) if usd else 0

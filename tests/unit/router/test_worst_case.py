@@ -1,0 +1,115 @@
+"""What a call can cost at most, from what the client sent."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.router.estimation import tokenizer_for
+from services.router.formats.registry import ENDPOINT_BY_PATH
+from services.router.routing import Candidate
+from services.router.worst_case import (
+    GENERATED_IMAGE_TOKENS_MAX,
+    IMAGE_TOKENS_MAX,
+    OUTPUT_TOKENS_MAX,
+    REFERRED_TOKENS_MAX,
+    ROUNDING_PICO,
+    WRAPPING_TOKENS_MAX,
+    bound_from_proto,
+    worst_case_pico,
+)
+from tollgate.ledger.v1.credit_service_pb2 import PriceBound
+
+CHAT = "/v1/chat/completions"
+# One pico-USD for a token of input, a million for one of output: both can be read off the sum.
+PICO, MICRO = "0.000000000001", "0.000001"
+PER_TOKEN = PriceBound(input_token=PICO, output_token=MICRO, media_input_token=PICO, media_output_token=MICRO)
+
+
+def worst(
+    members: Mapping[str, Any], *, path: str = CHAT, output_tokens_max: int | None = None, **bound: Any
+) -> tuple[int, int]:
+    """Tokens of output, and of input beyond the bytes of the body."""
+    body = orjson.dumps({"model": "gpt-4o", **members})
+    request = ENDPOINT_BY_PATH[path].read(body, {})
+    candidate = Candidate("openai", "gpt-4o", "gpt-4o", output_tokens_max)
+    prices = PriceBound()
+    prices.CopyFrom(PER_TOKEN)
+    prices.MergeFrom(PriceBound(**bound))
+    pico = worst_case_pico(request, candidate, bound_from_proto(prices), payload_retained=False)
+    output_tokens, input_tokens = divmod(pico - ROUNDING_PICO, 10**6)
+    return output_tokens, input_tokens - len(body)
+
+
+def chat(content: object = "hi", **members: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}], **members}
+
+
+@pytest.mark.parametrize(
+    ("members", "output_tokens_max", "expected"),
+    [
+        pytest.param({}, None, OUTPUT_TOKENS_MAX, id="nobody says"),
+        pytest.param({}, 4_096, 4_096, id="the model's maximum"),
+        pytest.param({"max_tokens": 100}, 4_096, 100, id="the caller's"),
+        pytest.param({"max_completion_tokens": 100}, None, 100, id="the caller's, as it is called today"),
+        pytest.param({"max_tokens": 9_000}, 4_096, 4_096, id="the caller's, beyond what the model can"),
+        pytest.param({"max_tokens": 200_000}, None, 200_000, id="the caller's, beyond what is usual"),
+        pytest.param({"max_tokens": 100, "n": 3}, None, 300, id="several answers"),
+        pytest.param({"max_tokens": "100"}, 4_096, 4_096, id="not a number"),
+    ],
+)
+def test_the_output_is_what_may_be_written(
+    members: dict[str, Any], output_tokens_max: int | None, expected: int
+) -> None:
+    assert worst(chat(**members), output_tokens_max=output_tokens_max)[0] == expected
+
+
+def test_a_prompt_has_at_most_as_many_tokens_as_bytes() -> None:
+    assert worst(chat(max_tokens=1))[1] == WRAPPING_TOKENS_MAX
+
+
+@given(st.text(max_size=200))
+def test_no_text_has_more_tokens_than_its_request_has_bytes(text: str) -> None:
+    assert tokenizer_for("gpt-4o").count(text) <= len(orjson.dumps(text))
+
+
+def test_an_image_counts_as_an_image_and_not_as_its_base64() -> None:
+    url = "data:image/png;base64," + 40_000 * "A"
+    parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+
+    assert worst(chat(parts, max_tokens=1))[1] == WRAPPING_TOKENS_MAX + IMAGE_TOKENS_MAX - len(url)
+
+
+def test_what_is_only_referred_to_may_be_as_long_as_a_context() -> None:
+    members = {"input": "go on", "previous_response_id": "resp_1", "max_output_tokens": 1}
+
+    assert worst(members, path="/v1/responses")[1] == WRAPPING_TOKENS_MAX + REFERRED_TOKENS_MAX
+
+
+def test_an_embedding_writes_nothing() -> None:
+    assert worst({"input": "hi"}, path="/v1/embeddings")[0] == 0
+
+
+def test_generated_images_count_one_by_one_and_by_their_tokens() -> None:
+    members = {"prompt": "a cat", "n": 2}
+
+    output_tokens, beyond_bytes = worst(members, path="/v1/images/generations", output_image="0.04")
+
+    assert (output_tokens, beyond_bytes) == (2 * (GENERATED_IMAGE_TOKENS_MAX + 40_000), WRAPPING_TOKENS_MAX)
+
+
+def test_what_is_kept_is_reserved_for_too() -> None:
+    request = ENDPOINT_BY_PATH[CHAT].read(orjson.dumps({"model": "gpt-4o", **chat(max_tokens=100)}), {})
+    bound = bound_from_proto(PriceBound(storage_token="0.00000001"))
+    candidate = Candidate("openai", "gpt-4o", "gpt-4o")
+    tokens = len(request.body) + WRAPPING_TOKENS_MAX + 100
+
+    assert worst_case_pico(request, candidate, bound, payload_retained=True) == tokens * 10_000 + ROUNDING_PICO
+    assert worst_case_pico(request, candidate, bound, payload_retained=False) == 0
+
+
+def test_a_price_of_eighteen_decimals_is_exact() -> None:
+    assert bound_from_proto(PriceBound(input_token="0.000000000000000001")).input_token == 1
