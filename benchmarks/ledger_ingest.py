@@ -229,7 +229,7 @@ def serialized(records: Sequence[UsageRecord]) -> bytes:
 
 async def send(channel: grpc.aio.Channel, requests: Sequence[bytes], in_flight: int) -> None:
     """Raises unless every record is recorded."""
-    call: Any = channel.unary_unary(RECORD_USAGE, response_deserializer=RecordUsageResponse.FromString)
+    call: Any = channel.unary_unary(RECORD_USAGE, None, response_deserializer=RecordUsageResponse.FromString)
     waiting = iter(requests)
 
     async def work() -> None:

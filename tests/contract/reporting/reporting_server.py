@@ -73,7 +73,7 @@ class Reporting:
         return dict(await call.initial_metadata())
 
     async def list(self, key: Key, **parameters: str) -> ListRequestsResponse:
-        request = ListRequestsRequest(**parameters)
+        request = ListRequestsRequest(**parameters)  # type: ignore[arg-type]  # all are text but the metadata
         answer: ListRequestsResponse = await self._requests.ListRequests(
             request, metadata=key.metadata, timeout=SECONDS
         )

@@ -45,7 +45,7 @@ async def test_a_wrong_key_is_401_in_the_same_words_as_none(front_door: FrontDoo
         ("GET", "/"),
         ("POST", "/activity"),
         ("DELETE", "/v1/requests/7"),
-        ("GET", "/v1/credit_grants"),
+        ("PUT", "/v1/credit_grants"),
         ("POST", "/tollgate.reporting.v1.ActivityService/GetActivity"),
     ],
 )
