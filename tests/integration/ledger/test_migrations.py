@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import count
 
 import psycopg
@@ -76,6 +76,59 @@ def test_organizations_from_before_plans_could_change_have_had_theirs_from_the_s
             "SELECT organization_id::text, valid_from, plan, retention_days FROM ledger.organization_plan"
         ).fetchall()
     assert rows == [(ACME, datetime(2026, 1, 1, tzinfo=UTC), 3, 200)]
+
+
+def test_detail_from_before_is_kept_by_days_and_counted_in_totals(empty_url: str) -> None:
+    upgrade(empty_url, "0003")
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.organization VALUES (%s, 'Acme', 3, 200, false, '2026-01-01T00:00:00Z')", [ACME]
+        )
+        # By its plan, and by the day of its id.
+        connection.execute("""
+            CREATE TABLE ledger.usage_record_enterprise_20260105 PARTITION OF ledger.usage_record
+               FOR VALUES FROM (3, '2026-01-05') TO (3, '2026-01-06')
+        """)
+        connection.execute(
+            """
+            INSERT INTO ledger.usage_record
+                   (retention_class, request_day, organization_id, request_id, api_key_id, batch_id, start_time,
+                    endpoint, outcome, funding, usage_source, status, streamed, cache_hit, payload_retained, unpriced, latency_ms,
+                    saved_pico, charged_pico, cost_pico, price_version_id, project_id, workflow, requested_model, model,
+                    provider, error_type, service_tier, flags, discount, metadata, attempts, line, line_quantity,
+                    line_unit_price, line_discount, line_cost_pico, line_list_cost_pico, line_charged)
+            VALUES (3, '2026-01-05', %s, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+                    '2026-01-04T23:59:59Z', 1, 1, 1, 1, 200, false, false, true, false, 9, 2, 17, 17, 5, 'web', '',
+                    'gpt-4o', 'gpt-4o', 'openai', '', '', '{}', 0.2, '{}', '[]', '{1,13}', '{10,10}', '{1,1}', '{0.2,0}', '{8,9}', '{10,9}',
+                    '{true,true}')
+            """,
+            [ACME],
+        )
+        connection.execute(
+            """
+            INSERT INTO ledger.usage_hour
+            SELECT %s, '2026-01-04T23:00:00Z', 'web', gen_random_uuid(), 'gpt-4o', 'openai', 1, '',
+                   1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 17, 2, 17, 9
+            """,
+            [ACME],
+        )
+
+    migrate(empty_url, lambda line: None)
+
+    with psycopg.connect(empty_url) as connection:
+        placed = connection.execute("SELECT tableoid::regclass::text, request_day FROM ledger.usage_record").fetchall()
+        records = connection.execute("TABLE ledger.record_day").fetchall()
+        money = connection.execute(
+            "SELECT day, line, charged, price_version_id, list_cost_pico, cost_pico FROM ledger.money_day ORDER BY line"
+        ).fetchall()
+        owner = connection.execute(
+            "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'usage_record_200_20260104'"
+        ).fetchone()
+    day = date(2026, 1, 4)
+    assert placed == [("ledger.usage_record_200_20260104", day)]
+    assert [(str(one[0]), *one[1:]) for one in records] == [(ACME, day, 1, 0, 17, 2, 17)]
+    assert money == [(day, 1, True, 5, 10, 8), (day, 13, True, 0, 9, 9)]
+    assert owner == ("tollgate_ledger",)
 
 
 def test_migrations_started_together_all_succeed_and_each_step_runs_once(empty_url: str) -> None:
