@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from tests.faults.link import Flow
 from tests.faults.scene import Faults, Scene
 from tests.faults.spool_files import finished_entries, flip, overwrite, segments_of, tear
+from tests.faults.system import figures_of
 
 # So that little disk is much.
 _PADDING_COUNT = 14
 _FULL_SECONDS_MAX = 30.0
+_REFUSAL_COUNT = 20
 _RECORD_COUNT = 60
 
 
@@ -30,13 +32,13 @@ async def disk_full(scene: Scene) -> None:
 
 
 async def _until_refused(scene: Scene) -> None:
-    """The clients see nothing but refusals."""
-    deadline = asyncio.get_running_loop().time() + _FULL_SECONDS_MAX
-    finished_count = -1
-    while scene.load.finished_count != finished_count:
-        assert asyncio.get_running_loop().time() < deadline, "the disk is full, and calls are still taken"
-        finished_count = scene.load.finished_count
-        await asyncio.sleep(2)
+    """Calls are refused because they could not be recorded."""
+    metrics_address = scene.system.stack.addresses.router_metrics
+    refusals = "tollgate_spool_refusals_total"
+    before = (await figures_of(metrics_address))[refusals]
+    async with asyncio.timeout(_FULL_SECONDS_MAX):
+        while (await figures_of(metrics_address)).get(refusals, before) < before + _REFUSAL_COUNT:  # noqa: ASYNC110 the router is another process
+            await asyncio.sleep(0.1)
 
 
 async def write_torn(scene: Scene) -> None:

@@ -5,7 +5,6 @@ import secrets
 import shutil
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -197,12 +196,17 @@ async def _send(method: str, url: str, api_key: str, body: Json | None) -> tuple
 
 async def _left_in(metrics_address: str) -> float:
     """Records and calls that a router has not dealt with; infinite when it does not say."""
+    figures = await figures_of(metrics_address)
+    unknown = float("inf")
+    return figures.get("tollgate_spool_records", unknown) + figures.get("tollgate_spool_open_calls", unknown)
+
+
+async def figures_of(metrics_address: str) -> dict[str, float]:
+    """What a service tells Prometheus; nothing when it does not answer."""
     async with ClientBuilder().build() as client:
         try:
             text = await (await client.get(f"http://{metrics_address}/metrics").build().send()).text()
         except PyreqwestError:
-            return float("inf")
-    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    with suppress(KeyError):
-        return float(figures["tollgate_spool_records"]) + float(figures["tollgate_spool_open_calls"])
-    return float("inf")
+            return {}
+    named = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(figure) for name, figure in named}
