@@ -1,20 +1,6 @@
 """What the providers file says beside the providers: how calls are treated unless their project or key says otherwise.
 
-[defaults]
-order = "configured"            # or "price", or "latency": which provider is tried first
-prefer = ["azure"]              # providers to try before all others
-cache_seconds = 0               # how long an answer may be given again; 0 turns the response cache off
-answer_format = "raw"           # or "meta", or "envelope"
-cooldown_seconds = 5            # how long a failing provider is tried last, doubling in a row; with 0 nobody is avoided
-
-[limits.key]                    # likewise [limits.project], [limits.end_user] and [limits.address]
-requests_per_minute = 600       # all three may be left out
-tokens_per_minute = 1000000
-concurrent_calls = 100          # in one worker
-
-[auto]                          # what the model name "auto" stands for; without it there is no such model
-models = ["gpt-4o-mini", "gemini-2.5-flash"]
-order = "price"                 # the cheapest of them; or "latency", the fastest
+The README of the router has an example.
 """
 
 import tomllib

@@ -16,6 +16,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _URL = re.compile(r"https?://[^\s/]+[^\s]*")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SECONDS_MAX = 3600
+_WEIGHT_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +139,18 @@ class _Table:
     def _candidate(
         self, name: str, model: str, value: Any, offered: frozenset[str], possible: frozenset[str]
     ) -> Candidate:
-        upstream, maximum = value, None
+        upstream, maximum, weight = value, None, None
         if isinstance(value, dict):
             upstream, maximum = value.get("upstream", model), value.get("output_tokens_max")
+            weight = value.get("weight")
             offered = self._endpoints(value, possible) if "endpoints" in value else offered
         if not isinstance(upstream, str) or not upstream:
             self._fail(f"model {model} must be a name or a table with 'upstream'")
         if maximum is not None and (not isinstance(maximum, int) or maximum < 1):
             self._fail(f"model {model}: output_tokens_max must be a whole number from 1")
-        return Candidate(name, model, upstream, maximum, offered)
+        if weight is not None and (not isinstance(weight, int | float) or not 0 <= weight <= _WEIGHT_MAX):
+            self._fail(f"model {model}: weight must be a number from 0 to {_WEIGHT_MAX}")
+        return Candidate(name, model, upstream, maximum, offered, weight)
 
     def _endpoints(self, members: Mapping[str, Any], possible: frozenset[str]) -> frozenset[str]:
         """Those that are named, or all that are possible."""
