@@ -93,14 +93,15 @@ def test_detail_from_before_is_kept_by_days_and_counted_in_totals(empty_url: str
             """
             INSERT INTO ledger.usage_record
                    (retention_class, request_day, organization_id, request_id, api_key_id, batch_id, start_time,
-                    endpoint, outcome, funding, usage_source, status, streamed, cache_hit, payload_retained, unpriced, latency_ms,
-                    saved_pico, charged_pico, cost_pico, price_version_id, project_id, workflow, requested_model, model,
-                    provider, error_type, service_tier, flags, discount, metadata, attempts, line, line_quantity,
-                    line_unit_price, line_discount, line_cost_pico, line_list_cost_pico, line_charged)
+                    endpoint, outcome, funding, usage_source, status, streamed, cache_hit, payload_retained, unpriced,
+                    latency_ms, saved_pico, charged_pico, cost_pico, price_version_id, project_id, workflow,
+                    requested_model, model, provider, error_type, service_tier, flags, discount, metadata, attempts,
+                    line, line_quantity, line_unit_price, line_discount, line_cost_pico, line_list_cost_pico,
+                    line_charged)
             VALUES (3, '2026-01-05', %s, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
                     '2026-01-04T23:59:59Z', 1, 1, 1, 1, 200, false, false, true, false, 9, 2, 17, 17, 5, 'web', '',
-                    'gpt-4o', 'gpt-4o', 'openai', '', '', '{}', 0.2, '{}', '[]', '{1,13}', '{10,10}', '{1,1}', '{0.2,0}', '{8,9}', '{10,9}',
-                    '{true,true}')
+                    'gpt-4o', 'gpt-4o', 'openai', '', '', '{}', 0.2, '{}', '[]',
+                    '{1,13}', '{10,10}', '{1,1}', '{0.2,0}', '{8,9}', '{10,9}', '{true,true}')
             """,
             [ACME],
         )
