@@ -214,8 +214,11 @@ class Calls:
         await self._recorder.finish(record.end(outcome, completion.status))
         body = explained(answer.body, call.answer_format, record.wire)
         whole = WholeAnswer(completion.status, _headers(record, completion.content_type, call.permit), body)
-        cached = CachedAnswer(completion.status, completion.content_type, answer.body, b"", record.wire)
-        await keeping.end(_kept(whole), cached, tokens=record.token_count)
+        kept, cached = None, None
+        if keeping.wants_copy:
+            kept = _kept(whole)
+            cached = CachedAnswer(completion.status, completion.content_type, answer.body, b"", record.wire)
+        await keeping.end(kept, cached, tokens=record.token_count)
         return whole
 
     def _streamed(self, call: AdmittedCall, keeping: Keeping, stream: OpenStream) -> StreamedAnswer:

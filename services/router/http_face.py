@@ -12,6 +12,7 @@ import orjson
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
 from services.common.errors import DomainError, InvalidRequestError, UnavailableError
+from services.router.addresses import client_address
 from services.router.admission import PROJECT_HEADER, Admission
 from services.router.calls import Calls, Headers, StreamedAnswer
 from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
@@ -82,7 +83,11 @@ class HttpFace:
 
     async def handle(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answers one request, whatever happens."""
-        arrival = Arrival(address=_client_address(scope, self._limits.trusted_proxy_count))
+        arrival = Arrival(
+            address=client_address(
+                scope.client, scope.headers.get("x-forwarded-for", ""), self._limits.trusted_proxy_count
+            )
+        )
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._running.add(task)
         try:
@@ -206,12 +211,3 @@ def _error_body(scope: Scope, status: int, code: str, message: str) -> bytes:
 
 def _error_headers(arrival: Arrival) -> Headers:
     return error_headers(str(arrival.request_id))
-
-
-def _client_address(scope: Scope, trusted_proxy_count: int) -> str:
-    """Whoever the outermost of our own proxies was called by. What is further left in the header, anybody can write."""
-    if trusted_proxy_count:
-        hops = [hop.strip() for hop in str(scope.headers.get("x-forwarded-for", "")).split(",")]
-        return hops[-min(trusted_proxy_count, len(hops))][:64]
-    host, _, _ = scope.client.rpartition(":")
-    return host

@@ -23,6 +23,8 @@ OVERHEAD = Histogram(
 LEASE_REQUESTS = Counter("tollgate_router_leases", "Leases of credit asked for, by what became of it.", ("outcome",))
 CREDIT_REFUSALS = Counter("tollgate_router_credit_refusals", "Calls that found no credit, by why.", ("why",))
 
+_OUTCOMES = {number: name.removeprefix("OUTCOME_").lower() for name, number in Outcome.items()}
+
 # Finding a child by its labels costs more than counting.
 _calls = lru_cache(_CHILDREN_MAX)(CALLS.labels)
 _attempts = lru_cache(_CHILDREN_MAX)(ATTEMPTS.labels)
@@ -37,7 +39,7 @@ def count_attempt(provider: str, error_type: str) -> None:
 
 def count_call(record: UsageRecord) -> None:
     """One call is over."""
-    _calls(record.provider, Outcome.Name(record.outcome).removeprefix("OUTCOME_").lower()).inc()
+    _calls(record.provider, _OUTCOMES[record.outcome]).inc()
     if not record.attempts:
         return
     _seconds(record.provider).observe(record.latency_ms / 1000)

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from google.api.httpbody_pb2 import HttpBody
 
 from services.common.errors import DomainError, ErrorKind
 from services.common.grpc_calls import Context, headers_of
+from services.router.addresses import client_address
 from services.router.admission import ReadBody
 from services.router.calls import Calls, StreamedAnswer, WholeAnswer
 from services.router.errors import ClientGoneError, ProviderFailedError
@@ -33,8 +35,9 @@ class ProviderRefusedError(DomainError):
 class InferenceServicer(InferenceServiceServicer):
     """Speaks gRPC for one worker."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, trusted_proxy_count: int = 0) -> None:
         self._calls = calls
+        self._trusted_proxy_count = trusted_proxy_count
         # Calls whose client may be gone, but whose record is still to be made.
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -86,7 +89,7 @@ class InferenceServicer(InferenceServiceServicer):
                 yield rpc.StreamMessageResponse(body=piece)
 
     async def _whole(self, endpoint: Endpoint, body: HttpBody, context: Context) -> HttpBody:
-        arrival = Arrival()
+        arrival = Arrival(address=self._client_address(context))
         call = self._calls.answer(arrival, endpoint, headers_of(context), _reader(body.data), streams=False)
         # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
         answer = await _head(arrival, asyncio.shield(self._run(call)), context)
@@ -94,7 +97,7 @@ class InferenceServicer(InferenceServiceServicer):
         return HttpBody(content_type=_content_type(answer), data=answer.body)
 
     async def _streamed(self, endpoint: Endpoint, body: HttpBody, context: Context) -> AsyncGenerator[HttpBody]:
-        arrival = Arrival()
+        arrival = Arrival(address=self._client_address(context))
         pieces = _Pieces()
         call = self._calls.answer(arrival, endpoint, headers_of(context), _reader(body.data), streams=True)
         self._run(pieces.fill(call))
@@ -116,6 +119,11 @@ class InferenceServicer(InferenceServiceServicer):
         """Returns when every record is made."""
         if self._running:
             await asyncio.wait(self._running)
+
+    def _client_address(self, context: Context) -> str:
+        # "ipv4:192.0.2.1:4711", "ipv6:%5B2001:db8::1%5D:4711"
+        _, _, peer = unquote(str(context.peer())).partition(":")
+        return client_address(peer, headers_of(context).get("x-forwarded-for", ""), self._trusted_proxy_count)
 
     def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
         task = asyncio.create_task(coroutine)

@@ -113,7 +113,7 @@ class Worker:
         )
         gauges.show(self.http, directory, cache)
         gauges.show_providers((provider.name for provider in settings.providers), health)
-        self._servicer = InferenceServicer(calls)
+        self._servicer = InferenceServicer(calls, settings.face_limits.trusted_proxy_count)
         self._grpc = GrpcServer(settings.grpc, directory, [_inference_service(self._servicer)])
         self._cut_off_after_seconds = settings.grpc.drain_seconds
 
