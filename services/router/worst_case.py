@@ -1,7 +1,7 @@
 """What a call can cost at most, before anybody was asked. Pure.
 
-Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and a thousand
-more for what providers wrap around it. Images come as URLs or as base64, whose bytes say nothing; each counts as the
+Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and some more
+for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes say nothing; each counts as the
 most that a provider makes of one. What a request only refers to (an earlier response, a file) can be as long as the
 context of a large model. Output is what the caller allows, or the model's maximum.
 """
@@ -15,8 +15,10 @@ from services.router.formats.endpoint import EndpointNumber, ModelRequest
 from services.router.routing import Candidate
 from tollgate.ledger.v1 import credit_service_pb2
 
-# Templates of messages, and the hidden prompts that come with tools.
-WRAPPING_TOKENS_MAX = 1_000
+# Templates around messages. The format of each message has more bytes than its template has tokens.
+WRAPPING_TOKENS_MAX = 200
+# The hidden prompts that come with tools.
+TOOL_TOKENS_MAX = 1_000
 # Where neither the caller nor the providers file says how much a model writes.
 OUTPUT_TOKENS_MAX = 131_072
 IMAGE_TOKENS_MAX = 8_000
@@ -88,6 +90,8 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
 
 def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:
     tokens = len(request.body) + WRAPPING_TOKENS_MAX
+    if "tools" in request.members or "functions" in request.members:
+        tokens += TOOL_TOKENS_MAX
     if is_media:
         for base64_length in _images(request.members):
             tokens += _image_tokens_max(candidate.model) - base64_length

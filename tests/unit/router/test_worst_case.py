@@ -17,6 +17,7 @@ from services.router.worst_case import (
     OUTPUT_TOKENS_MAX,
     REFERRED_TOKENS_MAX,
     ROUNDING_PICO,
+    TOOL_TOKENS_MAX,
     WRAPPING_TOKENS_MAX,
     bound_from_proto,
     worst_case_pico,
@@ -69,6 +70,10 @@ def test_the_output_is_what_may_be_written(
 
 def test_a_prompt_has_at_most_as_many_tokens_as_bytes() -> None:
     assert worst(chat(max_tokens=1))[1] == WRAPPING_TOKENS_MAX
+
+
+def test_tools_bring_a_hidden_prompt() -> None:
+    assert worst(chat(max_tokens=1, tools=[]))[1] == WRAPPING_TOKENS_MAX + TOOL_TOKENS_MAX
 
 
 @given(st.text(max_size=200))

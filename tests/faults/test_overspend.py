@@ -1,0 +1,233 @@
+"""200 callers on 4 workers against a cent: the balance never falls below zero, whoever is killed in between.
+
+One seed in ordinary runs; `TOLLGATE_OVERSPEND_SEEDS=50` makes it fifty.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+import psycopg
+import pytest
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from development.addresses import Addresses
+from development.stack import DATABASE, Stack
+from development.state import State
+from tests.faults.process_tree import send, tree_of
+
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
+SEEDS = range(int(os.environ.get("TOLLGATE_OVERSPEND_SEEDS", "1")))
+CALLER_COUNT = 200
+WORKER_COUNT = 4
+CREDIT_USD = "0.01"
+# When everything is up again, callers go on until some have found that the credit is spent, for so long at most.
+QUIET_SECONDS_MAX = 60.0
+REFUSED_ENOUGH = 50
+# A lease that is not used any more is given back when half of its time is over, a lost worker's when another has
+# shipped its log.
+FREE_AGAIN_SECONDS = 60.0
+MODELS = ("gpt-4o-mini", "gpt-4o")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the books say of one organization, in pico-USD."""
+
+    # The least that it ever had, less what it owed, over every entry of the journal.
+    least: int
+    receivable: int
+    worth: int
+    held: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    organization_id: str
+    key: str
+
+
+class Scene:
+    """The stack, with four workers that lease credit."""
+
+    def __init__(self, stack: Stack, client: Client) -> None:
+        self.stack = stack
+        self.client = client
+
+    async def post(self, path: str, key: str, body: Json) -> tuple[int, Json]:
+        """0 when nobody answered."""
+        request = self.client.post(self.stack.url + path).header("authorization", f"Bearer {key}")
+        try:
+            response = await request.header("x-tollgate-project", "web").body_json(body).build().send()
+            text = await response.text()
+        except PyreqwestError:
+            return 0, {}
+        return response.status, {"text": text}
+
+    async def must(self, path: str, body: Json) -> Json:
+        request = self.client.post(self.stack.url + path)
+        request = request.header("authorization", f"Bearer {self.stack.secrets.operator_key}").body_json(body)
+        response = await request.build().send()
+        answer: Json = await response.json()
+        assert response.status == 200, answer
+        return answer
+
+    async def customer(self) -> Customer:
+        created = await self.must("/v1/organizations", {"display_name": "Overspend"})
+        own = {"organization_id": created["organization"]["organization_id"]}
+        await self.must("/v1/projects", {**own, "project_id": "web"})
+        key = await self.must("/v1/api_keys", own)
+        customer = Customer(own["organization_id"], key["secret"])
+        await self.grant(customer)
+        return customer
+
+    async def grant(self, customer: Customer) -> None:
+        body = {"organization_id": customer.organization_id, "grant_id": secrets.token_hex(8), "amount": CREDIT_USD}
+        await self.must("/v1/credit_grants", body)
+
+    def books(self, customer: Customer) -> Books:
+        assert self.stack.postgres is not None
+        query = """
+            SELECT (SELECT min(balance_pico) FROM ledger.journal_entry WHERE organization_id = %(id)s),
+                   (SELECT COALESCE(sum(amount_pico), 0) FROM ledger.balance
+                     WHERE organization_id = %(id)s AND account = 3),
+                   (SELECT COALESCE(sum(amount_pico), 0) FROM ledger.balance
+                     WHERE organization_id = %(id)s AND account BETWEEN 1 AND 4),
+                   (SELECT COALESCE(sum(held_pico), 0) FROM ledger.lease WHERE organization_id = %(id)s),
+                   (SELECT count(*) FROM ledger.usage_record WHERE organization_id = %(id)s)
+        """
+        with psycopg.connect(self.stack.postgres.url(DATABASE), autocommit=True) as connection:
+            row = connection.execute(query, {"id": customer.organization_id}).fetchone()
+        assert row is not None
+        return Books(*(int(value) for value in row))
+
+    async def kill_worker(self, dice: random.Random) -> None:
+        """One of the four; the others go on, and another takes its place."""
+        pid = self.stack.processes["router"].pid
+        workers = tree_of(pid)[1:] if pid is not None else []
+        if workers:
+            send([dice.choice(workers)], SIGKILL)
+
+    async def kill(self, name: str) -> None:
+        process = self.stack.processes[name]
+        pids = tree_of(process.pid) if process.pid is not None else []
+        send(pids, SIGKILL)
+        await process.wait()
+        await asyncio.sleep(0.2)
+        await process.start()
+
+
+def a_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="tollgate-"))
+    directory.chmod(0o755)  # as root, PostgreSQL runs as another user
+    return directory
+
+
+@pytest.fixture(scope="module")
+async def scene() -> AsyncIterator[Scene]:
+    directory = a_directory()
+    settings = {"TOLLGATE_ROUTER_WORKERS": str(WORKER_COUNT), "TOLLGATE_CREDIT_LEASES": "true"}
+    stack = Stack(State(directory), Addresses.free(), {"TOLLGATE_LOG_LEVEL": "WARNING"}, settings)
+    try:
+        await stack.start()
+        async with ClientBuilder().timeout(timedelta(seconds=30)).build() as client:
+            yield Scene(stack, client)
+    finally:
+        await stack.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Callers:
+    """200 of them, and what they were answered."""
+
+    def __init__(self, scene: Scene, customer: Customer, seed: int) -> None:
+        self._scene = scene
+        self._customer = customer
+        self._is_over = False
+        # By status; 0 for no answer.
+        self.seen: Counter[int] = Counter()
+        self._tasks = [
+            asyncio.create_task(self._call_on(random.Random(f"{seed} {number}"))) for number in range(CALLER_COUNT)
+        ]
+
+    async def stop(self) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+
+    async def _call_on(self, dice: random.Random) -> None:
+        while not self._is_over:
+            status, _ = await self._scene.post("/v1/chat/completions", self._customer.key, a_call(dice))
+            self.seen[status] += 1
+            # Whoever is refused rests a little.
+            await asyncio.sleep(0 if status == 200 else dice.uniform(0.1, 0.4))
+
+
+def a_call(dice: random.Random) -> Json:
+    """Allowed more tokens than it takes, as most are."""
+    tokens = dice.randint(1, 60)
+    words = " ".join(["word"] * dice.randint(1, 200))
+    prompt = f"{words} simulate:tokens={tokens} simulate:delay_ms={dice.randint(0, 400)}"
+    return {
+        "model": dice.choice(MODELS),
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": dice.randint(tokens, 100),
+        "stream": dice.random() < 0.3,
+    }
+
+
+async def make_trouble(scene: Scene, customer: Customer, dice: random.Random) -> None:
+    """Kills this and that, and grants another cent, so that there is something to spend in between."""
+    kinds = [scene.kill_worker, None, scene.kill_worker]
+    dice.shuffle(kinds)
+    whole = dice.choice(["router", "ledger"])
+    for kind in kinds:
+        await asyncio.sleep(dice.uniform(0.3, 1.2))
+        if kind is None:
+            await scene.kill(whole)
+        else:
+            await kind(dice)
+        await asyncio.sleep(dice.uniform(0.0, 0.4))
+        await scene.grant(customer)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_the_balance_never_falls_below_zero(seed: int, scene: Scene) -> None:
+    customer = await scene.customer()
+
+    callers = Callers(scene, customer, seed)
+    await make_trouble(scene, customer, random.Random(seed))
+    refused = callers.seen[402] + REFUSED_ENOUGH
+    await until(lambda: callers.seen[402] >= refused, QUIET_SECONDS_MAX)
+    await callers.stop()
+    await until(lambda: scene.books(customer).held == 0, FREE_AGAIN_SECONDS)
+    books = scene.books(customer)
+
+    print(f"seed {seed}: answers {dict(sorted(callers.seen.items()))}, {books}")
+    assert books.least >= 0
+    assert books.receivable == 0
+    assert books.worth >= 0
+    assert books.held == 0
+    assert callers.seen[200] > 20
+    assert callers.seen[402] >= refused
+
+
+async def until(holds: Callable[[], bool], seconds_max: float) -> None:
+    """Returns when it holds, or when it should have long ago."""
+    deadline = time.monotonic() + seconds_max
+    while not holds() and time.monotonic() < deadline:  # noqa: ASYNC110 what is waited for tells nobody
+        await asyncio.sleep(0.2)
