@@ -19,7 +19,8 @@ class DatabaseKeyDirectory:
     """A `KeyDirectory` over `reporting.api_key`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        # One statement needs no transaction around it.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def find(self, key_hash: bytes) -> Caller | None:
         try:

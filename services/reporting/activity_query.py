@@ -6,34 +6,39 @@ from typing import Any
 from sqlalchemy import Row, Select
 
 from services.reporting.figures_query import FiguresSource
-from services.reporting.summaries import BREAKDOWN_FIGURES, FIGURES, Dimension, Figures, FiguresRow
+from services.reporting.summaries import (
+    BREAKDOWN_FIGURES,
+    FIGURES,
+    OWN_KEY,
+    OWN_KEY_FIGURES,
+    Breakdown,
+    Dimension,
+    Figures,
+    FiguresRow,
+)
 
-_GROUP_COLUMN = {Dimension.API_KEY: "api_key_id", Dimension.WORKFLOW: "workflow"}
-_TOTAL_KEYS = ("period", "funding")
-_MODEL_KEYS = (*_TOTAL_KEYS, "model", "provider")
+# The columns that a group is made of: its id, and its provider where it has one.
+_GROUP = {
+    Dimension.MODEL: ("model", "provider"),
+    Dimension.API_KEY: ("api_key_id",),
+    Dimension.PROVIDER: ("provider",),
+    Dimension.WORKFLOW: ("workflow",),
+}
 
 
 def totals(source: FiguresSource) -> Select[Any]:
     """Every figure, by period and funding."""
-    return source.sums(_TOTAL_KEYS, FIGURES)
+    return source.sums(("period", "funding"), FIGURES)
 
 
-def by_model(source: FiguresSource) -> Select[Any]:
-    """The figures of a breakdown, by model and provider."""
-    return source.sums(_MODEL_KEYS, BREAKDOWN_FIGURES)
+def breakdown(source: FiguresSource, dimension: Dimension) -> Select[Any]:
+    """The figures of a breakdown, by period and group."""
+    return source.sums(("period", *_GROUP[dimension]), BREAKDOWN_FIGURES, OWN_KEY, OWN_KEY_FIGURES)
 
 
-def by_group(source: FiguresSource, dimension: Dimension) -> Select[Any] | None:
-    """The figures of a breakdown by key or workflow. None where models and providers say it all."""
-    column = _GROUP_COLUMN.get(dimension)
-    return None if column is None else source.sums((*_TOTAL_KEYS, column), BREAKDOWN_FIGURES)
-
-
-def whole_groups(source: FiguresSource, dimension: Dimension) -> Select[Any]:
-    """Every figure, by period, funding and everything that a dimension needs."""
-    if dimension is Dimension.MODEL:
-        return source.sums(_MODEL_KEYS, FIGURES)
-    return source.sums((*_TOTAL_KEYS, _GROUP_COLUMN.get(dimension, "provider")), FIGURES)
+def groups(source: FiguresSource, dimension: Dimension) -> Select[Any]:
+    """Every figure, by period, funding and group."""
+    return source.sums(("period", "funding", *_GROUP[dimension]), FIGURES)
 
 
 def row_of_totals(row: Row[Any]) -> FiguresRow:
@@ -41,26 +46,22 @@ def row_of_totals(row: Row[Any]) -> FiguresRow:
     return FiguresRow(period=period, funding=funding, figures=Figures._make(map(int, figures)))
 
 
-def row_of_model(row: Row[Any]) -> FiguresRow:
-    period, funding, model, provider, *figures = tuple(row)
-    return FiguresRow(period=period, funding=funding, model=model, provider=provider, figures=_breakdown(figures))
+def row_of_breakdown(dimension: Dimension, row: Row[Any]) -> Breakdown:
+    values: Sequence[Any] = row
+    (period, *names), figures = values[:-_BREAKDOWN_COUNT], map(int, values[-_BREAKDOWN_COUNT:])
+    return Breakdown(period, names[0], _provider(dimension, names), *figures)
 
 
-def row_of_group(row: Row[Any]) -> FiguresRow:
-    period, funding, group, *figures = tuple(row)
-    return FiguresRow(period=period, funding=funding, group=group, figures=_breakdown(figures))
-
-
-def row_of_whole_group(dimension: Dimension, row: Row[Any]) -> FiguresRow:
-    values = tuple(row)
-    figures = Figures._make(map(int, values[-len(FIGURES) :]))
+def row_of_group(dimension: Dimension, row: Row[Any]) -> FiguresRow:
+    values: Sequence[Any] = row
     period, funding, *names = values[: -len(FIGURES)]
-    if dimension is Dimension.MODEL:
-        return FiguresRow(period=period, funding=funding, model=names[0], provider=names[1], figures=figures)
-    if dimension is Dimension.PROVIDER:
-        return FiguresRow(period=period, funding=funding, provider=names[0], figures=figures)
-    return FiguresRow(period=period, funding=funding, group=names[0], figures=figures)
+    figures = Figures._make(map(int, values[-len(FIGURES) :]))
+    provider = _provider(dimension, names)
+    return FiguresRow(period=period, funding=funding, group=names[0], provider=provider, figures=figures)
 
 
-def _breakdown(figures: Sequence[Any]) -> Figures:
-    return Figures(**dict(zip(BREAKDOWN_FIGURES, map(int, figures), strict=True)))
+_BREAKDOWN_COUNT = len(BREAKDOWN_FIGURES) + len(OWN_KEY_FIGURES)
+
+
+def _provider(dimension: Dimension, names: Sequence[str]) -> str:
+    return names[-1] if dimension in (Dimension.MODEL, Dimension.PROVIDER) else ""

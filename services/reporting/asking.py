@@ -68,7 +68,8 @@ class Asker:
         """Raises ForbiddenError for what is not the caller's."""
         async with self._reader.snapshot(view.organization_id) as snapshot:
             await require_own(view, current_caller(), snapshot)
-            retention, places = await snapshot.retention(as_of), await snapshot.places()
+            retention = await snapshot.retention(as_of)
+            places = await snapshot.places(retention)
             yield Question(view=view, as_of=as_of, snapshot=snapshot, retention=retention, places=places)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from services.common.money import nearest_double, usd_from_pico
 from services.reporting.periods import Timeline
 from services.reporting.retention import Retention
-from services.reporting.summaries import BreakdownRow, Dimension, Figures, PeriodSummary, Split, percentage
+from services.reporting.summaries import Breakdown, Dimension, Figures, PeriodSummary, Split, percentage
 from services.reporting.view import View
 from tollgate.reporting.v1 import activity_service_pb2 as activity_pb
 
@@ -111,21 +111,20 @@ def _funding_to_proto(part: Figures) -> activity_pb.FundingSummary:
     )
 
 
-def _breakdown_to_proto(row: BreakdownRow) -> activity_pb.ActivityBreakdown:
-    total, credits_part, own_keys_part = row.figures.total, row.figures.credits, row.figures.own_keys
+def _breakdown_to_proto(row: Breakdown) -> activity_pb.ActivityBreakdown:
     return activity_pb.ActivityBreakdown(
         id=row.id,
         provider=row.provider,
-        request_count=total.request_count,
-        error_count=total.error_count,
-        cache_count=total.cache_count,
-        input_tokens=total.input_tokens,
-        output_tokens=total.output_tokens,
-        total_tokens=total.total_tokens,
-        cached_tokens=total.cached_input_tokens,
-        cost=nearest_double(total.cost_pico),
-        credits_request_count=credits_part.request_count,
-        api_keys_request_count=own_keys_part.request_count,
-        credits_cost=nearest_double(credits_part.cost_pico),
-        api_keys_cost=nearest_double(own_keys_part.cost_pico),
+        request_count=row.request_count,
+        error_count=row.request_count - row.success_count,
+        cache_count=row.cache_count,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        total_tokens=row.input_tokens + row.output_tokens,
+        cached_tokens=row.cached_input_tokens,
+        cost=nearest_double(row.cost_pico),
+        credits_request_count=row.request_count - row.own_key_request_count,
+        api_keys_request_count=row.own_key_request_count,
+        credits_cost=nearest_double(row.cost_pico - row.own_key_cost_pico),
+        api_keys_cost=nearest_double(row.own_key_cost_pico),
     )

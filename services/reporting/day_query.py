@@ -6,47 +6,30 @@ Timelines are days in UTC. A day that retention cuts in two is read from detail.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import (
-    TIMESTAMP,
-    BigInteger,
-    ColumnElement,
-    Date,
-    Float,
-    Integer,
-    Select,
-    case,
-    cast,
-    column,
-    func,
-    literal,
-    not_,
-    select,
-    true,
-    union_all,
-)
-from sqlalchemy.sql.selectable import FromClause
+from sqlalchemy import TIMESTAMP, BigInteger, ColumnElement, Date, Select, cast, func, literal, not_, select, union_all
 
-from services.common.latency_buckets import GROWTH
 from services.reporting.figures_query import FiguresSource, conditions, period_of, seen
 from services.reporting.views import failure_day, latency_day, usage_record
 
-LATENCY, FIRST_TOKEN = "latency", "time_to_first_token"
-_COUNTS_OF_KIND = {LATENCY: "latency_counts", FIRST_TOKEN: "time_to_first_token_counts"}
-_MILLISECONDS_OF_KIND = {LATENCY: "latency_ms", FIRST_TOKEN: "time_to_first_token_ms"}
 # The numbers of `tollgate.ledger.v1.Outcome` that have no duration: REFUSED and UNKNOWN.
 _WITHOUT_LATENCY = (8, 9)
 _FAILURE_KEY = ("status", "error_type", "provider", "model")
 
 
 def durations(source: FiguresSource, keys: Sequence[str]) -> Select[Any]:
-    """How many calls took how long: the keys, what was measured, the bucket and the count.
+    """How many calls took how long: the keys, and twice a first bucket and the counts from there on.
 
-    The key `period` is the number of a day.
+    To the last byte, then to the first; the bucket is null where nothing was measured. The key `period` is the
+    number of a day.
     """
-    branches = [_durations_of_days(source, keys, kind) for kind in _COUNTS_OF_KIND]
+    branches = [_durations_of_days(source, keys)]
     if source.has_a_partial_day:
-        branches += [_durations_of_calls(source, keys, kind) for kind in _COUNTS_OF_KIND]
-    return _summed(branches, (*keys, "kind", "bucket"))
+        branches.append(_durations_of_calls(source, keys))
+    rows = union_all(*branches).subquery()
+    groups = [rows.c[name] for name in keys]
+    sums = [func.ledger.sum_of_counts(rows.c[name]) for name in ("latency", "first_token")]
+    columns = [column for total in sums for column in (func.array_lower(total, 1), total)]
+    return select(*groups, *columns).group_by(*groups)
 
 
 def failures(source: FiguresSource) -> Select[Any]:
@@ -64,53 +47,57 @@ def _summed(branches: Sequence[Select[Any]], keys: Sequence[str]) -> Select[Any]
     return select(*groups, cast(func.sum(rows.c.count), BigInteger)).group_by(*groups)
 
 
-def _durations_of_days(source: FiguresSource, keys: Sequence[str], kind: str) -> Select[Any]:
-    counts = latency_day.c[_COUNTS_OF_KIND[kind]]
-    # An array whose subscripts are buckets, from the first that holds anything.
-    each = func.unnest(counts).table_valued(column("count", Integer), with_ordinality="place").render_derived("each")
-    bucket = each.c.place + func.array_lower(counts, 1) - 1
-    columns = _keys(source, keys, _moment_of_day(latency_day.c.day), latency_day)
-    statement = select(
-        *columns, literal(kind).label("kind"), cast(bucket, Integer).label("bucket"), each.c.count.label("count")
-    )
-    within = _within_whole_days(source, latency_day.c.day)
-    return statement.select_from(_seen(source, latency_day).join(each, true())).where(
-        *within, *conditions(latency_day.c, source.view), each.c.count > 0
+def _durations_of_days(source: FiguresSource, keys: Sequence[str]) -> Select[Any]:
+    columns = latency_day.c
+    return (
+        select(
+            *_keys(source, keys, _moment_of_day(columns.day), latency_day),
+            columns.latency_counts.label("latency"),
+            columns.time_to_first_token_counts.label("first_token"),
+        )
+        .select_from(seen(latency_day, source.retention))
+        .where(*_within_whole_days(source, columns.day), *conditions(columns, source.view))
     )
 
 
-def _durations_of_calls(source: FiguresSource, keys: Sequence[str], kind: str) -> Select[Any]:
-    milliseconds = usage_record.c[_MILLISECONDS_OF_KIND[kind]]
-    logarithm = func.ln(cast(milliseconds, Float)) / func.ln(literal(GROWTH, Float))
-    bucket = case((milliseconds <= 1, 0), else_=cast(func.ceil(logarithm), Integer))
-    columns = _keys(source, keys, usage_record.c.start_time, usage_record)
-    statement = select(
-        *columns, literal(kind).label("kind"), bucket.label("bucket"), literal(1, Integer).label("count")
+def _durations_of_calls(source: FiguresSource, keys: Sequence[str]) -> Select[Any]:
+    columns = usage_record.c
+    groups = _keys(source, keys, columns.start_time, usage_record)
+    return (
+        select(
+            *groups,
+            _counts_of(columns.latency_ms).label("latency"),
+            _counts_of(columns.time_to_first_token_ms).label("first_token"),
+        )
+        .select_from(seen(usage_record, source.retention))
+        .where(
+            *_within_partial_day(source),
+            *conditions(columns, source.view),
+            columns.outcome.not_in(_WITHOUT_LATENCY),
+        )
+        .group_by(*groups)
     )
-    return statement.select_from(_seen(source, usage_record)).where(
-        *_within_partial_day(source),
-        *conditions(usage_record.c, source.view),
-        usage_record.c.outcome.not_in(_WITHOUT_LATENCY),
-        milliseconds.is_not(None),
-    )
+
+
+def _counts_of(milliseconds: ColumnElement[Any]) -> ColumnElement[Any]:
+    buckets = func.array_agg(func.ledger.latency_bucket(milliseconds)).filter(milliseconds.is_not(None))
+    return func.ledger.counts_of(buckets)
 
 
 def _of_days(source: FiguresSource, view: Any, keys: Sequence[str], count: ColumnElement[Any]) -> Select[Any]:
     columns = _keys(source, ("period", *keys), _moment_of_day(view.c.day), view)
     within = _within_whole_days(source, view.c.day)
     statement = select(*columns, count.label("count"))
-    return statement.select_from(_seen(source, view)).where(*within, *conditions(view.c, source.view))
+    return statement.select_from(seen(view, source.retention)).where(*within, *conditions(view.c, source.view))
 
 
 def _of_calls(source: FiguresSource, keys: Sequence[str], count: ColumnElement[Any]) -> Select[Any]:
     columns = _keys(source, ("period", *keys), usage_record.c.start_time, usage_record)
     statement = select(*columns, count.label("count"))
     within = _within_partial_day(source)
-    return statement.select_from(_seen(source, usage_record)).where(*within, *conditions(usage_record.c, source.view))
-
-
-def _seen(source: FiguresSource, view: FromClause) -> FromClause:
-    return seen(view, source.retention)
+    return statement.select_from(seen(usage_record, source.retention)).where(
+        *within, *conditions(usage_record.c, source.view)
+    )
 
 
 def _keys(source: FiguresSource, names: Sequence[str], moment: ColumnElement[Any], view: Any) -> list[Any]:

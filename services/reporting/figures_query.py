@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     TIMESTAMP,
+    BigInteger,
     ColumnElement,
     Select,
     String,
     TableClause,
     all_,
     any_,
+    case,
     cast,
     func,
     literal,
@@ -52,11 +54,17 @@ class FiguresSource:
     # Where the calls lie that hours of UTC cannot tell apart.
     places: Places
 
-    def sums(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
-        """One row per group: its keys, then its figures. The number of a period, from 0, is the key `period`."""
-        rows = self._rows(keys, figures)
-        groups = [_shown(rows.c[name]) for name in keys]
-        return select(*groups, *(func.sum(rows.c[name]) for name in figures)).group_by(*(rows.c[name] for name in keys))
+    def sums(
+        self, keys: Sequence[str], figures: Sequence[str], funding: int = 0, figures_of_funding: Sequence[str] = ()
+    ) -> Select[Any]:
+        """One row per group: its keys, its figures, then those of one funding only.
+
+        The number of a period, from 0, is the key `period`.
+        """
+        rows = self._rows((*keys, "funding") if figures_of_funding and "funding" not in keys else keys, figures)
+        sums = [_sum(rows.c[name]) for name in figures]
+        sums += [_sum(case((rows.c.funding == funding, rows.c[name]), else_=0), name) for name in figures_of_funding]
+        return select(*map(_shown, (rows.c[name] for name in keys)), *sums).group_by(*(rows.c[name] for name in keys))
 
     def sums_of_sets(self, sets: Sequence[Sequence[str]], figures: Sequence[str]) -> Select[Any]:
         """The sums of several sets of keys in one pass: the number of the set, all keys (null if not its), figures."""
@@ -65,7 +73,7 @@ class FiguresSource:
         mask = func.grouping(*(rows.c[name] for name in keys))
         grouping = func.grouping_sets(*(tuple_(*(rows.c[name] for name in names)) for names in sets))
         columns = [rows.c[name] for name in keys]
-        return select(mask, *columns, *(func.sum(rows.c[name]) for name in figures)).group_by(grouping)
+        return select(mask, *columns, *(_sum(rows.c[name]) for name in figures)).group_by(grouping)
 
     def _rows(self, keys: Sequence[str], figures: Sequence[str]) -> Subquery:
         """Every call of the timeline is in exactly one of the rows. They are not summed yet."""
@@ -160,6 +168,12 @@ def _key(
     columns: ReadOnlyColumnCollection[str, Any], name: str, moment: ColumnElement[Any], timeline: Timeline
 ) -> ColumnElement[Any]:
     return (period_of(moment, timeline) if name == "period" else columns[name]).label(name)
+
+
+def _sum(column: ColumnElement[Any], name: str = "") -> ColumnElement[Any]:
+    """Counts stay whole numbers of the machine; tokens and money may outgrow those."""
+    total = func.sum(column)
+    return cast(total, BigInteger) if (name or column.key or "").endswith("_count") else total
 
 
 def _shown(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -6,13 +6,12 @@ A question names both, or the database plans, locks and visits every partition t
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, false, literal, or_, select
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from services.reporting.periods import DAY
-from services.reporting.views import detail_class, organization
+from services.reporting.views import detail_class
 
 Columns = ReadOnlyColumnCollection[str, Any]
 
@@ -46,13 +45,6 @@ def _lies_in(columns: Columns, retention_class: int, first_day: date, last_day: 
     its_class = columns["retention_class"] == literal(retention_class, literal_execute=True)
     days = columns["request_day"] >= first_day
     return and_(its_class, days) if last_day is None else and_(its_class, days, columns["request_day"] <= last_day)
-
-
-def own_class(organization_id: UUID) -> Select[Any]:
-    """The one class of an organization's detail. No row while a change of plan is being carried out."""
-    return select(organization.c.retention_class).where(
-        organization.c.organization_id == organization_id, organization.c.retention_class.is_not(None)
-    )
 
 
 def every_class() -> Select[Any]:

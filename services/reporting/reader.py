@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from psycopg.errors import QueryCanceled
@@ -19,9 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting import activity_query
-from services.reporting.activity_query import row_of_group, row_of_model, row_of_totals, row_of_whole_group
 from services.reporting.figures_query import FiguresSource
-from services.reporting.places import Places, every_class, own_class
+from services.reporting.places import Places, every_class
 from services.reporting.request_filter import RequestFilter
 from services.reporting.request_query import (
     count_of_all_pages,
@@ -31,12 +30,13 @@ from services.reporting.request_query import (
     payload_of_request,
 )
 from services.reporting.retention import Retention, retention_at
-from services.reporting.summaries import ActivitySums, Dimension, FiguresRow
+from services.reporting.summaries import ActivitySums, Breakdown, Dimension, FiguresRow
 from services.reporting.view import View
 from services.reporting.views import api_key, organization, project
 
 # One answer holds no more groups of figures; an answer made of them stays below the largest message.
 FIGURES_ROWS_MAX = 30_000
+RowValue = TypeVar("RowValue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,13 @@ class Snapshot:
         if self._organization_id is not None:
             statement = statement.where(organization.c.organization_id == self._organization_id)
         row = (await self._connection.execute(statement)).one()
-        return None if row.days is None else Retention(row.days, row.kept_since)
+        return None if row.days is None else Retention(row.days, row.kept_since, row.detail_class)
 
-    async def places(self) -> Places:
+    async def places(self, retention: Retention | None) -> Places:
         """Where the detail is that can be seen."""
-        classes: Sequence[int] = ()
-        if self._organization_id is not None:
-            classes = (await self._connection.execute(own_class(self._organization_id))).scalars().all()
-        if not classes:
-            classes = (await self._connection.execute(every_class())).scalars().all()
-        return Places(tuple(classes))
+        if self._organization_id is not None and retention is not None and retention.detail_class is not None:
+            return Places((retention.detail_class,))
+        return Places(tuple((await self._connection.execute(every_class())).scalars().all()))
 
     async def has_project(self, project_id: str) -> bool:
         """Whether the organization has this project."""
@@ -121,21 +118,22 @@ class Snapshot:
 
     async def figures(self, source: FiguresSource, dimension: Dimension) -> ActivitySums:
         """What activity is made of. Raises InvalidRequestError for a question whose answer is too long."""
-        by_group = activity_query.by_group(source, dimension)
-        return ActivitySums(
-            totals=await self._rows(activity_query.totals(source), row_of_totals, source),
-            by_model=await self._rows(activity_query.by_model(source), row_of_model, source),
-            by_group=[] if by_group is None else await self._rows(by_group, row_of_group, source),
-        )
+        by_model = await self._breakdown(source, Dimension.MODEL)
+        by_group = [] if dimension is Dimension.MODEL else await self._breakdown(source, dimension)
+        return ActivitySums(await self.totals(source), by_model, by_group)
 
     async def totals(self, source: FiguresSource) -> list[FiguresRow]:
         """Every figure, by period and funding."""
-        return await self._rows(activity_query.totals(source), row_of_totals, source)
+        return await self._rows(activity_query.totals(source), activity_query.row_of_totals, source)
 
-    async def whole_groups(self, source: FiguresSource, dimension: Dimension) -> list[FiguresRow]:
+    async def groups(self, source: FiguresSource, dimension: Dimension) -> list[FiguresRow]:
         """Every figure of every group. Raises InvalidRequestError for a question whose answer is too long."""
-        row_of = partial(row_of_whole_group, dimension)
-        return await self._rows(activity_query.whole_groups(source, dimension), row_of, source)
+        row_of = partial(activity_query.row_of_group, dimension)
+        return await self._rows(activity_query.groups(source, dimension), row_of, source)
+
+    async def _breakdown(self, source: FiguresSource, dimension: Dimension) -> list[Breakdown]:
+        row_of = partial(activity_query.row_of_breakdown, dimension)
+        return await self._rows(activity_query.breakdown(source, dimension), row_of, source)
 
     async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
         """What a statement returns, whole."""
@@ -143,8 +141,8 @@ class Snapshot:
         return result
 
     async def _rows(
-        self, statement: Select[Any], row_of: Callable[[Row[Any]], FiguresRow], source: FiguresSource
-    ) -> list[FiguresRow]:
+        self, statement: Select[Any], row_of: Callable[[Row[Any]], RowValue], source: FiguresSource
+    ) -> list[RowValue]:
         result = await self._connection.execute(statement.limit(FIGURES_ROWS_MAX + 1))
         rows = [row_of(row) for row in result]
         if len(rows) > FIGURES_ROWS_MAX:
@@ -155,16 +153,16 @@ class Snapshot:
             )
         return rows
 
-    async def request_page(self, calls: RequestFilter, since: datetime, before: UUID | None, limit: int) -> RequestPage:
+    async def request_page(
+        self, calls: RequestFilter, places: Places, since: datetime, before: UUID | None, limit: int
+    ) -> RequestPage:
         """One page of a list of calls."""
-        places = await self.places()
         rows = list(await self._connection.execute(one_page(calls, places, since, before, limit + 1)))
         total = (await self._connection.execute(count_of_all_pages(calls, places, since))).scalar_one()
         return RequestPage(rows[:limit], has_more=len(rows) > limit, total=total)
 
-    async def request(self, view: View, since: datetime, request_id: UUID) -> WholeRequest | None:
+    async def request(self, view: View, places: Places, since: datetime, request_id: UUID) -> WholeRequest | None:
         """One call, or None when the view shows no such call."""
-        places = await self.places()
         row = (await self._connection.execute(one_request(view, places, since, request_id))).one_or_none()
         if row is None:
             return None

@@ -16,12 +16,16 @@ class Retention:
     days: int
     # Single calls from then on are shown.
     kept_since: datetime
+    # The class that an organization's detail is in; None while a change of plan is being carried out.
+    detail_class: int | None = None
 
 
 def retention_at(as_of: datetime) -> Select[Any]:
-    """`days` and `kept_since`, of every organization that is seen; both null where none is."""
+    """`days`, `kept_since` and `detail_class`, of every organization that is seen; all null where none is."""
     return select(
-        func.max(organization.c.retention_days).label("days"), func.min(_kept_since(as_of)).label("kept_since")
+        func.max(organization.c.retention_days).label("days"),
+        func.min(_kept_since(as_of)).label("kept_since"),
+        func.min(organization.c.retention_class).label("detail_class"),
     )
 
 

@@ -36,7 +36,7 @@ class ActivityServicer(ActivityServiceServicer):
             sums = ActivitySums([], [], [])
             if timeline.periods:
                 sums = await question.snapshot.figures(question.source(timeline), dimension)
-        return await send(context, question, activity_to_proto(summarize(timeline, sums, dimension), dimension))
+        return await send(context, question, activity_to_proto(summarize(timeline, sums), dimension))
 
     async def GetActivitySummary(
         self, request: pb.GetActivitySummaryRequest, context: Context

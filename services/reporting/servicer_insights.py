@@ -1,6 +1,5 @@
 """Speaks the wire for the insight family."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -84,11 +83,14 @@ async def _durations(question: Question, timeline: Timeline, keys: Sequence[str]
 
 
 def _by_key(rows: Iterable[Row[Any]]) -> dict[tuple[Any, ...], Durations]:
-    counts: defaultdict[tuple[Any, ...], dict[str, dict[int, int]]] = defaultdict(
-        lambda: {day_query.LATENCY: {}, day_query.FIRST_TOKEN: {}}
-    )
+    """Rows are those of `day_query.durations`."""
+    by_key: dict[tuple[Any, ...], Durations] = {}
     for row in rows:
-        values: Sequence[Any] = row
-        kind, bucket, count = values[-3:]
-        counts[tuple(values[:-3])][kind][bucket] = count
-    return {key: Durations(one[day_query.LATENCY], one[day_query.FIRST_TOKEN]) for key, one in counts.items()}
+        *key, latency_first, latency, token_first, token = tuple(row)
+        by_key[tuple(key)] = Durations(_counts(latency_first, latency), _counts(token_first, token))
+    return by_key
+
+
+def _counts(first: int | None, counts: Sequence[int | None]) -> dict[int, int]:
+    """By bucket, without those that hold nothing."""
+    return {} if first is None else {bucket: count for bucket, count in enumerate(counts, first) if count}

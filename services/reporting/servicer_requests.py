@@ -31,7 +31,7 @@ class RequestServicer(RequestServiceServicer):
         limit = whole_number("limit", request.limit, default=LIMIT_DEFAULT, least=1, most=LIMIT_MAX)
         before = id_from_page_token(request.page_token, calls)
         async with self._asker.about(calls.view, as_of) as question:
-            page = await question.snapshot.request_page(calls, question.since, before, limit)
+            page = await question.snapshot.request_page(calls, question.places, question.since, before, limit)
         answer = pb.ListRequestsResponse(
             requests=map(summary_to_proto, page.rows),
             next_page_token=page_token_for(page.rows[-1].request_id, calls) if page.has_more else "",
@@ -44,7 +44,7 @@ class RequestServicer(RequestServiceServicer):
         view = view_of(current_caller(), organization_id=request.organization_id, project_id="")
         one_organization(view)
         async with self._asker.about(view, as_of) as question:
-            found = await question.snapshot.request(view, question.since, _id_in_path(request))
+            found = await question.snapshot.request(view, question.places, question.since, _id_in_path(request))
         if found is None:
             raise NotFoundError(f"request {request.request_id}")
         return await send(context, question, request_to_proto(found))

@@ -4,7 +4,7 @@ Everything is a whole number here: calls, tokens, pico-USD. Only `convert` makes
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -80,16 +80,6 @@ class Figures(NamedTuple):
 
 
 FIGURES = Figures._fields
-# What a row of a breakdown shows.
-BREAKDOWN_FIGURES = (
-    "request_count",
-    "success_count",
-    "cache_count",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cost_pico",
-)
 
 
 def add_up(parts: Sequence[Figures]) -> Figures:
@@ -103,21 +93,44 @@ class FiguresRow:
 
     period: int
     funding: int
-    model: str = ""
-    provider: str = ""
-    # Whatever else was asked for: a key or a workflow. "" when nothing was.
+    # What else was asked for: a model, key, provider or workflow, and the provider of the first and third. "" if not.
     group: str = ""
+    provider: str = ""
     figures: Figures
 
 
-@dataclass(frozen=True, slots=True)
-class ActivitySums:
-    """The figures of the same calls, once for each thing that they are shown by. Breakdowns have fewer figures."""
+class Breakdown(NamedTuple):
+    """What the calls of one model, key, provider or workflow within a period add up to."""
+
+    # The number of the period, from 0.
+    period: int
+    id: str
+    # Empty for keys and workflows, which have several.
+    provider: str
+    request_count: int
+    success_count: int
+    cache_count: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cost_pico: int
+    # Those of the calls that own keys paid for; credits paid for the others.
+    own_key_request_count: int
+    own_key_cost_pico: int
+
+
+# What a breakdown sums, whoever paid and by own keys only.
+BREAKDOWN_FIGURES = Breakdown._fields[3:-2]
+OWN_KEY_FIGURES = ("request_count", "cost_pico")
+
+
+class ActivitySums(NamedTuple):
+    """The figures of the same calls, once for each thing that they are shown by."""
 
     totals: Sequence[FiguresRow]
-    by_model: Sequence[FiguresRow]
-    # Empty where models and providers say it all.
-    by_group: Sequence[FiguresRow]
+    by_model: Sequence[Breakdown]
+    # Empty where nothing else was asked for.
+    by_group: Sequence[Breakdown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +154,13 @@ def split(rows: Sequence[FiguresRow]) -> Split:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakdownRow:
-    """One model, key, provider or workflow within a period."""
-
-    id: str
-    provider: str
-    figures: Split
-
-
-@dataclass(frozen=True, slots=True)
 class PeriodSummary:
     """What happened in a period. `by_group` is by what was asked for, empty when that is the model."""
 
     label: str
     figures: Split
-    by_model: list[BreakdownRow]
-    by_group: list[BreakdownRow]
+    by_model: list[Breakdown]
+    by_group: list[Breakdown]
 
 
 def percentage(part: int, whole: int) -> float:
@@ -164,72 +168,40 @@ def percentage(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-def summarize(timeline: Timeline, sums: ActivitySums, dimension: Dimension) -> list[PeriodSummary]:
-    """What each period of the timeline adds up to, in its order; idle periods only where it shows them."""
-    totals, by_model = _by_period(sums.totals), _by_period(sums.by_model)
-    by_group = by_model if dimension is Dimension.PROVIDER else _by_period(sums.by_group)
+def summarize(timeline: Timeline, sums: ActivitySums) -> list[PeriodSummary]:
+    """What each period of the timeline adds up to, in its order; idle periods only where it shows them.
+
+    Breakdowns begin with what costs most, then what is busiest, then by name.
+    """
+    totals: defaultdict[int, list[FiguresRow]] = defaultdict(list)
+    for row in sums.totals:
+        totals[row.period].append(row)
+    by_model, by_group = _ranked_by_period(sums.by_model), _ranked_by_period(sums.by_group)
     return [
-        PeriodSummary(
-            label=period.label,
-            figures=split(totals[number]),
-            by_model=_breakdown(by_model[number], _by_model),
-            by_group=[] if dimension is Dimension.MODEL else _breakdown(by_group[number], _KEYS[dimension]),
-        )
+        PeriodSummary(period.label, split(totals[number]), by_model[number], by_group[number])
         for number, period in enumerate(timeline.periods)
         if timeline.shows_idle or totals[number]
     ]
 
 
-def _by_period(rows: Iterable[FiguresRow]) -> "defaultdict[int, list[FiguresRow]]":
-    by_period: defaultdict[int, list[FiguresRow]] = defaultdict(list)
-    for row in rows:
+def _ranked_by_period(rows: Iterable[Breakdown]) -> "defaultdict[int, list[Breakdown]]":
+    by_period: defaultdict[int, list[Breakdown]] = defaultdict(list)
+    for row in sorted(rows, key=_rank):
         by_period[row.period].append(row)
     return by_period
 
 
-def groups_of(timeline: Timeline, rows: Iterable[FiguresRow], dimension: Dimension) -> list[tuple[str, BreakdownRow]]:
-    """The groups of each period that has any, with the label of the period, in its order."""
-    by_period = _by_period(rows)
-    return [
-        (period.label, group)
-        for number, period in enumerate(timeline.periods)
-        for group in _breakdown(by_period[number], _KEYS[dimension])
-    ]
+def _rank(row: Breakdown) -> tuple[int, int, str, str]:
+    return -row.cost_pico, -row.request_count, row.id, row.provider
 
 
-# What a row of a breakdown is about: its id and its provider.
-_Key = tuple[str, str]
+# A group of calls within a period: the number of the period, its id and its provider.
+Group = tuple[int, str, str]
 
 
-def _by_model(row: FiguresRow) -> _Key:
-    return row.model, row.provider
-
-
-def _by_provider(row: FiguresRow) -> _Key:
-    return row.provider, row.provider
-
-
-def _by_group(row: FiguresRow) -> _Key:
-    return row.group, ""
-
-
-_KEYS: dict[Dimension, Callable[[FiguresRow], _Key]] = {
-    Dimension.MODEL: _by_model,
-    Dimension.API_KEY: _by_group,
-    Dimension.PROVIDER: _by_provider,
-    Dimension.WORKFLOW: _by_group,
-}
-
-
-def _breakdown(rows: list[FiguresRow], key_of: Callable[[FiguresRow], _Key]) -> list[BreakdownRow]:
-    """Most expensive first, then busiest, then by name: the order never depends on how rows were stored."""
-    by_key: defaultdict[_Key, list[FiguresRow]] = defaultdict(list)
+def groups_of(rows: Iterable[FiguresRow]) -> list[tuple[Group, Split]]:
+    """What each group adds up to, in the order of periods and names."""
+    by_group: defaultdict[Group, list[FiguresRow]] = defaultdict(list)
     for row in rows:
-        by_key[key_of(row)].append(row)
-    breakdown = [BreakdownRow(name, provider, split(some)) for (name, provider), some in by_key.items()]
-    return sorted(breakdown, key=_rank)
-
-
-def _rank(row: BreakdownRow) -> tuple[int, int, str, str]:
-    total = row.figures.total
-    return -total.cost_pico, -total.request_count, row.id, row.provider
+        by_group[row.period, row.group, row.provider].append(row)
+    return [(group, split(some)) for group, some in sorted(by_group.items())]

@@ -71,7 +71,8 @@ async def test_a_list_touches_the_days_of_its_own_class(reader: Reader, books: B
 
     for _ in range(8):  # more often than a statement is planned anew for its parameters
         async with reader.snapshot(UUID(free.organization_id)) as snapshot:
-            page = await snapshot.request_page(calls, NOW - 3 * DAY, None, 10)
+            places = await snapshot.places(await snapshot.retention(NOW))
+            page = await snapshot.request_page(calls, places, NOW - 3 * DAY, None, 10)
             touched = await partitions_touched(snapshot)
 
         assert page.total == 1
@@ -85,7 +86,8 @@ async def test_one_call_touches_no_more_than_a_list_and_its_parts_one_partition(
     books.record(call)
 
     async with reader.snapshot(UUID(free.organization_id)) as snapshot:
-        found = await snapshot.request(a_view(free), NOW - 3 * DAY, UUID(call.request_id))
+        places = await snapshot.places(await snapshot.retention(NOW))
+        found = await snapshot.request(a_view(free), places, NOW - 3 * DAY, UUID(call.request_id))
         touched, payloads_touched = await partitions_touched(snapshot), await partitions_touched(snapshot, "payload")
 
     assert found is not None
@@ -101,7 +103,8 @@ async def test_figures_of_a_zone_off_the_hour_touch_two_days_of_detail(
     timeline = timeline_for(days="1", from_date="", to_date="", timezone="Asia/Kolkata", granularity="", as_of=NOW)
     view = a_view(customer)
     async with reader.snapshot(view.organization_id) as snapshot:
-        retention, places = await snapshot.retention(NOW), await snapshot.places()
+        retention = await snapshot.retention(NOW)
+        places = await snapshot.places(retention)
         source = FiguresSource(
             view=view, timeline=timeline, as_of=NOW, retention=retention if customer else None, places=places
         )
@@ -118,8 +121,8 @@ async def test_while_a_change_of_plan_is_carried_out_calls_are_found_in_any_clas
     books.change_retention(customer.organization_id, 90, NOW)
 
     async with reader.snapshot(UUID(customer.organization_id)) as snapshot:
-        places = await snapshot.places()
-        found = await snapshot.request(a_view(customer), NOW - 3 * DAY, UUID(call.request_id))
+        places = await snapshot.places(await snapshot.retention(NOW))
+        found = await snapshot.request(a_view(customer), places, NOW - 3 * DAY, UUID(call.request_id))
 
     assert set(places.classes) >= set(CLASSES)
     assert found is not None

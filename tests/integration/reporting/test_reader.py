@@ -69,7 +69,7 @@ async def figures_of_today(snapshot: Snapshot, organization_id: UUID | None, tim
     timeline = timeline_for(days="1", from_date="", to_date="", timezone=timezone, granularity="", as_of=NOW)
     view = View(organization_id=organization_id, project_id=None, api_key_id=None)
     retention = await snapshot.retention(NOW)
-    places = await snapshot.places()
+    places = await snapshot.places(retention)
     source = FiguresSource(view=view, timeline=timeline, as_of=NOW, retention=retention, places=places)
     return await snapshot.totals(source)
 
