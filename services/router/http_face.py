@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 from urllib.parse import unquote
 
@@ -17,6 +16,7 @@ from services.router.admission import PROJECT_HEADER, Admission
 from services.router.calls import Calls, Headers, StreamedAnswer
 from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
 from services.router.errors import BodyTooLargeError, ClientGoneError
+from services.router.face_limits import FaceLimits
 from services.router.formats.members import PROJECT_ID
 from services.router.formats.registry import ENDPOINT_BY_PATH
 from services.router.health import Health
@@ -30,17 +30,6 @@ _METHODS: Mapping[str, str] = {**dict.fromkeys(ENDPOINT_BY_PATH, "POST"), _MODEL
 _JSON = ("content-type", "application/json")
 
 log = logging.getLogger("tollgate.http")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaceLimits:
-    """What a worker takes from those who call it."""
-
-    # More requests at the same time get 503.
-    calls_max: int
-    body_seconds_max: int
-    # How many proxies in front of us add to `x-forwarded-for`. With 0 the peer is the client.
-    trusted_proxy_count: int
 
 
 class HttpFace:

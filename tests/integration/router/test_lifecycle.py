@@ -181,3 +181,10 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, name: str) -> None:
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert address in done.stderr
+
+
+def test_the_supervisor_leaves_the_http_client_to_its_workers() -> None:
+    # Whose allocator reads its settings when it is loaded, and is told them by the supervisor.
+    script = "import sys, services.router.__main__; sys.exit('pyreqwest' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

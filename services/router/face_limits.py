@@ -1,0 +1,14 @@
+"""What a worker takes from those who call it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceLimits:
+    """Of one worker."""
+
+    # More requests at the same time get 503.
+    calls_max: int
+    body_seconds_max: int
+    # How many proxies in front of us add to `x-forwarded-for`. With 0 the peer is the client.
+    trusted_proxy_count: int
