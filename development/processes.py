@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-READY_SECONDS = 30
+READY_SECONDS = 90
 STOP_SECONDS = 15
 POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
