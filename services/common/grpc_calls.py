@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn
+from urllib.parse import parse_qs, urlsplit
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -43,6 +44,12 @@ def current_caller() -> Caller:
 def headers_of(context: Context) -> dict[str, str]:
     """The call's metadata, text only."""
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def query_of(context: Context) -> dict[str, list[str]]:
+    """The query of a call that came by REST; empty for others. For parameters whose names no message can list."""
+    path = headers_of(context).get(TRANSCODED_HEADER, "")
+    return parse_qs(urlsplit(path).query, keep_blank_values=True, errors="replace")
 
 
 class Guard:

@@ -15,9 +15,11 @@ from services.reporting.authorization import require_own, view_of
 from services.reporting.convert import metadata_to_wire
 from services.reporting.figures_query import FiguresSource
 from services.reporting.parameters import optional_uuid, storable_text
-from services.reporting.periods import Timeline, floor_hour
+from services.reporting.periods import HOUR, Timeline, floor_hour, one_period
 from services.reporting.places import Places
 from services.reporting.reader import Reader, Snapshot
+from services.reporting.request_filter import RequestFilter
+from services.reporting.request_query import Listing
 from services.reporting.retention import Retention
 from services.reporting.view import View
 
@@ -47,6 +49,18 @@ class Question:
     def kept(self, timeline: Timeline) -> Timeline:
         """The periods of which anything may still be shown."""
         return timeline if self.retention is None else timeline.since(floor_hour(self.retention.kept_since))
+
+    def listing(self, calls: RequestFilter) -> Listing:
+        """The calls as far back as they are shown."""
+        return Listing(calls, self.places, max(self.since, calls.since or self.since))
+
+    async def request_count(self, listing: Listing) -> int:
+        """How many calls are listed."""
+        # Clocks of routers may be a few minutes ahead.
+        end = floor_hour(self.as_of) + 2 * HOUR
+        until = listing.calls.until
+        time = one_period(listing.since, end if until is None else min(end, until))
+        return await self.snapshot.request_count(listing, self.source(time)) if time.periods else 0
 
     def source(self, timeline: Timeline) -> FiguresSource:
         """The figures of a timeline that has periods."""

@@ -27,8 +27,10 @@ def durations(source: FiguresSource, keys: Sequence[str]) -> Select[Any]:
         branches.append(_durations_of_calls(source, keys))
     rows = union_all(*branches).subquery()
     groups = [rows.c[name] for name in keys]
-    sums = [func.ledger.sum_of_counts(rows.c[name]) for name in ("latency", "first_token")]
-    columns = [column for total in sums for column in (func.array_lower(total, 1), total)]
+    columns: list[ColumnElement[Any]] = []
+    for name in ("latency", "first_token"):
+        total = func.ledger.sum_of_counts(rows.c[name])
+        columns += (func.array_lower(total, 1).label(f"{name}_begin"), total.label(name))
     return select(*groups, *columns).group_by(*groups)
 
 

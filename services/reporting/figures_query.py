@@ -22,6 +22,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    or_,
     select,
     tuple_,
     union_all,
@@ -62,8 +63,12 @@ class FiguresSource:
         The number of a period, from 0, is the key `period`.
         """
         rows = self._rows((*keys, "funding") if figures_of_funding and "funding" not in keys else keys, figures)
-        sums = [_sum(rows.c[name]) for name in figures]
-        sums += [_sum(case((rows.c.funding == funding, rows.c[name]), else_=0), name) for name in figures_of_funding]
+        # Named, or statements that differ in their sums alone would pass for one another.
+        sums = [_sum(rows.c[name]).label(name) for name in figures]
+        sums += [
+            _sum(case((rows.c.funding == funding, rows.c[name]), else_=0), name).label(f"{name}_of_funding")
+            for name in figures_of_funding
+        ]
         return select(*map(_shown, (rows.c[name] for name in keys)), *sums).group_by(*(rows.c[name] for name in keys))
 
     def sums_of_sets(self, sets: Sequence[Sequence[str]], figures: Sequence[str]) -> Select[Any]:
@@ -73,19 +78,18 @@ class FiguresSource:
         mask = func.grouping(*(rows.c[name] for name in keys))
         grouping = func.grouping_sets(*(tuple_(*(rows.c[name] for name in names)) for names in sets))
         columns = [rows.c[name] for name in keys]
-        return select(mask, *columns, *(_sum(rows.c[name]) for name in figures)).group_by(grouping)
+        return select(mask, *columns, *(_sum(rows.c[name]).label(name) for name in figures)).group_by(grouping)
 
     def _rows(self, keys: Sequence[str], figures: Sequence[str]) -> Subquery:
         """Every call of the timeline is in exactly one of the rows. They are not summed yet."""
+        first, end = self.timeline.whole_days
         branches = []
-        if self.timeline.has_whole_days:
+        if first < end:
             branches.append(self._days(keys, figures))
-            if self.has_a_partial_day:
-                branches.append(self._hours(keys, figures))
-        else:
+        if (first, end) != (self.timeline.start, self.timeline.end) or self.has_a_partial_day:
             branches.append(self._hours(keys, figures))
-            if self.timeline.split_hours:
-                branches.append(self._detail(keys, figures))
+        if self.timeline.split_hours:
+            branches.append(self._detail(keys, figures))
         return (branches[0] if len(branches) == 1 else union_all(*branches)).subquery()
 
     @property
@@ -98,17 +102,17 @@ class FiguresSource:
 
     def _days(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
         day = usage_day.c.day
+        first, end = self.timeline.whole_days
         return self._select(usage_day, func.timezone("UTC", cast(day, TIMESTAMP)), keys, figures).where(
-            day >= self.timeline.start.date(),
-            day < self.timeline.end.date(),
-            day >= func.timezone("UTC", self.first_whole_day),
+            day >= first.date(), day < end.date(), day >= func.timezone("UTC", self.first_whole_day)
         )
 
     def _hours(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
         hour = usage_hour.c.hour
         conditions = [hour >= self.timeline.start, hour < self.timeline.end, hour >= self.first_hour]
-        if self.timeline.has_whole_days:
-            conditions.append(hour < self.first_whole_day)
+        first, end = self.timeline.whole_days
+        if first < end:
+            conditions.append(or_(hour < first, hour < self.first_whole_day, hour >= end))
         if self.timeline.split_hours:
             conditions.append(hour != all_(literal(self.timeline.split_hours, MOMENTS)))
         return self._select(usage_hour, hour, keys, figures).where(*conditions)

@@ -27,6 +27,7 @@ DATE_MIN, DATE_MAX = date(1970, 1, 2), date(9998, 12, 31)
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+_MICROSECOND = timedelta(microseconds=1)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
@@ -79,9 +80,12 @@ class Timeline:
         return sorted({floor_hour(edge) for edge in edges if edge != floor_hour(edge)})
 
     @property
-    def has_whole_days(self) -> bool:
-        """Whether every period is days in UTC: then figures by the day tell them apart."""
-        return all(edge == floor_day(edge) for edge in (*self.boundaries, self.end))
+    def whole_days(self) -> tuple[datetime, datetime]:
+        """From which midnight in UTC to which each day is within one period: figures by the day will do there."""
+        if all(edge == floor_day(edge) for edge in self.boundaries[1:]):
+            first = floor_day(self.start + DAY - _MICROSECOND)
+            return first, max(first, floor_day(self.end))
+        return self.start, self.start
 
     def since(self, moment: datetime) -> "Timeline":
         """The same without periods that were over by then."""
@@ -145,6 +149,11 @@ def last_days(days: str, as_of: datetime, *, shows_idle: bool, default: int = DA
     return Timeline(tuple(_day(first + number * DAY, utc) for number in range(count)), shows_idle)
 
 
+def one_period(start: datetime, end: datetime) -> Timeline:
+    """A stretch of time as a whole. Empty when it ends before it begins."""
+    return Timeline((Period("", start, end),) if start < end else (), shows_idle=False)
+
+
 def _date_range(from_date: str, to_date: str) -> tuple[date, date]:
     first, last = _date("from", from_date, needed_by="to"), _date("to", to_date, needed_by="from")
     if last < first:
@@ -157,6 +166,11 @@ def _date_range(from_date: str, to_date: str) -> tuple[date, date]:
 def _date(name: str, value: str, *, needed_by: str) -> date:
     if not value:
         raise InvalidRequestError(name, f"is needed with {needed_by}.")
+    return date_named(name, value)
+
+
+def date_named(name: str, value: str) -> date:
+    """Raises InvalidRequestError, naming the parameter."""
     try:
         parsed = date.fromisoformat(value) if _DATE.fullmatch(value) else None
     except ValueError:

@@ -5,7 +5,6 @@ Every read is one read-only transaction that first says whose rows it may see.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -18,11 +17,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidRequestError, UnavailableError
-from services.reporting import activity_query
+from services.reporting import activity_query, request_total
 from services.reporting.figures_query import FiguresSource
 from services.reporting.places import Places, every_class
-from services.reporting.request_filter import RequestFilter
 from services.reporting.request_query import (
+    Listing,
     count_of_all_pages,
     lines_of_request,
     one_page,
@@ -37,15 +36,6 @@ from services.reporting.views import api_key, organization, project
 # One answer holds no more groups of figures; an answer made of them stays below the largest message.
 FIGURES_ROWS_MAX = 30_000
 RowValue = TypeVar("RowValue")
-
-
-@dataclass(frozen=True, slots=True)
-class RequestPage:
-    """Some calls of a list, whether more follow, and how many there are on all pages."""
-
-    rows: list[Row[Any]]
-    has_more: bool
-    total: int
 
 
 class WholeRequest(NamedTuple):
@@ -153,13 +143,16 @@ class Snapshot:
             )
         return rows
 
-    async def request_page(
-        self, calls: RequestFilter, places: Places, since: datetime, before: UUID | None, limit: int
-    ) -> RequestPage:
-        """One page of a list of calls."""
-        rows = list(await self._connection.execute(one_page(calls, places, since, before, limit + 1)))
-        total = (await self._connection.execute(count_of_all_pages(calls, places, since))).scalar_one()
-        return RequestPage(rows[:limit], has_more=len(rows) > limit, total=total)
+    async def request_page(self, listing: Listing, before: UUID | None, limit: int, offset: int = 0) -> list[Row[Any]]:
+        """One page of a list of calls, and one call more if there is one."""
+        return list(await self._connection.execute(one_page(listing, before, limit + 1, offset)))
+
+    async def request_count(self, listing: Listing, source: FiguresSource) -> int:
+        """How many calls are listed: from figures of the same time where they tell, or else one by one."""
+        statement = request_total.from_figures(listing.calls, source)
+        if statement is None:
+            statement = count_of_all_pages(listing)
+        return int((await self._connection.execute(statement)).scalar_one() or 0)
 
     async def request(self, view: View, places: Places, since: datetime, request_id: UUID) -> WholeRequest | None:
         """One call, or None when the view shows no such call."""

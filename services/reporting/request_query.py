@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, not_, select
+from sqlalchemy import ColumnElement, Row, Select, func, literal, not_, select
+from sqlalchemy.dialects.postgresql import JSONB
 
 from services.reporting.places import Columns, Places
-from services.reporting.record_ids import lowest_id
+from services.reporting.record_ids import highest_id, lowest_id
 from services.reporting.request_filter import RequestFilter
 from services.reporting.view import View
 from services.reporting.views import PAYLOAD, SUMMARY, USAGE_RECORD, cost_line, payload, usage_record
@@ -17,17 +18,25 @@ _SUMMARY = [usage_record.c[name] for name in SUMMARY]
 _WHOLE = [usage_record.c[name] for name in USAGE_RECORD]
 
 
-def one_page(calls: RequestFilter, places: Places, since: datetime, before: UUID | None, row_count: int) -> Select[Any]:
-    """The first calls, newest first; those before an id, if one is given."""
-    statement = select(*_SUMMARY).where(*_matching(calls), *_kept(places, since))
+class Listing(NamedTuple):
+    """Which calls are listed, where they lie, and from when on they are shown."""
+
+    calls: RequestFilter
+    places: Places
+    since: datetime
+
+
+def one_page(listing: Listing, before: UUID | None, row_count: int, offset: int = 0) -> Select[Any]:
+    """The first calls, newest first; those before an id, if one is given, or after so many."""
+    statement = select(*_SUMMARY).where(*matching(listing))
     if before is not None:
         statement = statement.where(usage_record.c.request_id < before)
     # Ids begin with the time of the call.
-    return statement.order_by(usage_record.c.request_id.desc()).limit(row_count)
+    return statement.order_by(usage_record.c.request_id.desc()).offset(offset or None).limit(row_count)
 
 
-def count_of_all_pages(calls: RequestFilter, places: Places, since: datetime) -> Select[int]:
-    return select(func.count()).select_from(usage_record).where(*_matching(calls), *_kept(places, since))
+def count_of_all_pages(listing: Listing) -> Select[int]:
+    return select(func.count()).select_from(usage_record).where(*matching(listing))
 
 
 def one_request(view: View, places: Places, since: datetime, request_id: UUID) -> Select[Any]:
@@ -64,18 +73,25 @@ def _of_request(columns: Columns, row: Row[Any]) -> list[ColumnElement[bool]]:
     return [place, columns["organization_id"] == row.organization_id, columns["request_id"] == row.request_id]
 
 
-def _matching(calls: RequestFilter) -> list[ColumnElement[bool]]:
-    exact = {
-        "provider": calls.provider,
-        "model": calls.model,
-        "workflow": calls.workflow,
-        "status": calls.status,
-    }
-    conditions = _within(calls.view)
-    conditions += [usage_record.c[name] == value for name, value in exact.items() if value is not None]
+def matching(listing: Listing) -> list[ColumnElement[bool]]:
+    """What tells the listed calls from others."""
+    calls, columns = listing.calls, usage_record.c
+    conditions = [*_within(calls.view), *_kept(listing.places, listing.since)]
+    if calls.until is not None:
+        conditions += [columns.start_time < calls.until, columns.request_id <= highest_id(calls.until)]
+    if calls.status is not None:
+        conditions.append(columns.status == calls.status)
     if calls.succeeded is not None:
-        is_2xx = usage_record.c.status.between(200, 299)
+        is_2xx = columns.status.between(200, 299)
         conditions.append(is_2xx if calls.succeeded else not_(is_2xx))
+    if calls.cached is not None:
+        conditions.append(columns.cache_hit == calls.cached)
+    if calls.latency_ms_min is not None:
+        conditions.append(columns.latency_ms >= calls.latency_ms_min)
+    if calls.cost_pico_min is not None:
+        conditions.append(columns.cost_pico >= calls.cost_pico_min)
+    if calls.metadata:
+        conditions.append(columns.metadata.op("@>")(literal(dict(calls.metadata), JSONB)))
     return conditions
 
 

@@ -14,3 +14,5 @@ class View:
     provider: str | None = None
     model: str | None = None
     workflow: str | None = None
+    # The number of `tollgate.ledger.v1.Funding`.
+    funding: int | None = None

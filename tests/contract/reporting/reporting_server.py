@@ -73,7 +73,7 @@ class Reporting:
         return dict(await call.initial_metadata())
 
     async def list(self, key: Key, **parameters: str) -> ListRequestsResponse:
-        request = ListRequestsRequest(**parameters)  # type: ignore[arg-type]  # all are text but the metadata
+        request = ListRequestsRequest(**fields_of(parameters))
         answer: ListRequestsResponse = await self._requests.ListRequests(
             request, metadata=key.metadata, timeout=SECONDS
         )
@@ -83,6 +83,14 @@ class Reporting:
         request = GetRequestRequest(request_id=request_id, organization_id=organization_id)
         answer: GetRequestResponse = await self._requests.GetRequest(request, metadata=key.metadata, timeout=SECONDS)
         return answer
+
+
+def fields_of(parameters: dict[str, str]) -> dict[str, Any]:
+    """The fields of a request for parameters as REST spells them."""
+    renamed = {"from": "from_time", "to": "to_time"}
+    fields: dict[str, Any] = {renamed.get(name, name): value for name, value in parameters.items() if "." not in name}
+    metadata = {name.removeprefix("metadata."): value for name, value in parameters.items() if "." in name}
+    return fields | {"metadata": metadata} if metadata else fields
 
 
 async def refusal_of(call: Any) -> Refusal:

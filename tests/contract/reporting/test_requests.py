@@ -144,6 +144,22 @@ async def test_a_page_token_is_good_for_its_filters_only(books: Books, reporting
         ({"status": "502"}, "e"),
         ({"status": "404"}, ""),
         ({"status": "ok", "provider": "openai"}, "acd"),
+        ({"cached": "true"}, "d"),
+        ({"cached": "false"}, "abce"),
+        ({"cached": "false", "status": "ok"}, "abc"),
+        ({"funding": "own_key"}, "b"),
+        ({"funding": "credits"}, "acde"),
+        ({"from": "2026-05-20T10:29:58Z"}, "abc"),
+        ({"from": "2026-05-20", "to": "2026-05-20"}, "abcde"),
+        ({"from": "2026-05-21"}, ""),
+        ({"to": "2026-05-19"}, ""),
+        ({"to": "2026-05-20T10:29:58Z"}, "de"),
+        ({"from": "2026-05-20T10:29:56.5Z", "to": "2026-05-20T12:29:59+02:00"}, "cd"),
+        ({"min_latency_ms": "821"}, "c"),
+        ({"min_cost": "0.0045"}, "abc"),
+        ({"min_cost": "0.0046"}, "c"),
+        ({"metadata.team": "search"}, "a"),
+        ({"metadata.team": "search", "metadata.tier": "1"}, ""),
     ],
     ids=str,
 )
@@ -153,10 +169,10 @@ async def test_filters_narrow_a_list_and_its_total(
     acme = books.customer()
     books.project(acme.organization_id, "lab")
     calls = [
-        acme.call(workflow="chat"),
-        acme.call(at=NOW - SECOND, provider="azure"),
-        acme.call(at=NOW - 2 * SECOND, model="everything"),
-        acme.call(at=NOW - 3 * SECOND, project_id="lab"),
+        acme.call(workflow="chat", metadata={"team": "search", "tier": "2"}),
+        acme.own_key_call(at=NOW - SECOND, provider="azure"),
+        acme.call(at=NOW - 2 * SECOND, model="everything", latency_ms=821),
+        acme.call(at=NOW - 3 * SECOND, project_id="lab", cache_hit=True),
         acme.failed_call(at=NOW - 4 * SECOND),
     ]
     books.record(*calls)
@@ -287,3 +303,18 @@ async def test_a_call_that_failed_shows_no_usage_and_costs_nothing(
     assert not answer.HasField("usage")
     assert (answer.usage_source, answer.charged_exact) == ("", "0")
     assert answer.request.status == 400
+
+
+async def test_some_calls_can_be_skipped_instead_of_leading_on_from_a_page(books: Books, reporting: Reporting) -> None:
+    acme = books.customer()
+    calls = [acme.call(at=NOW - number * SECOND) for number in range(4)]
+    books.record(*calls)
+
+    page = await reporting.list(acme.key, offset="1", limit="2")
+    on = await reporting.list(acme.key, page_token=page.next_page_token)
+    both = await refusal_of(reporting.list(acme.key, page_token=page.next_page_token, offset="1"))
+
+    assert [row.id for row in page.requests] == [call.request_id for call in calls[1:3]]
+    assert [row.id for row in on.requests] == [calls[3].request_id]
+    assert page.total == on.total == 4
+    assert both.field == "offset"

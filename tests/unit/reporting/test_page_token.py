@@ -1,5 +1,6 @@
 """A page token leads on where the page ended, for the filter it was made with, and nowhere else."""
 
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,12 +11,13 @@ from services.common.errors import InvalidRequestError
 from services.reporting.page_token import id_from_page_token, page_token_for
 from services.reporting.request_filter import RequestFilter, request_filter_from
 from services.reporting.view import View
+from tollgate.reporting.v1.request_service_pb2 import ListRequestsRequest
 
 VIEW = View(organization_id=uuid4(), project_id=None, api_key_id=None)
 
 
 def a_filter(view: View = VIEW, *, model: str = "", status: str = "") -> RequestFilter:
-    return request_filter_from(view, provider="", model=model, workflow="", status=status)
+    return request_filter_from(replace(view, model=model or None), ListRequestsRequest(status=status), {})
 
 
 @given(st.uuids())

@@ -6,7 +6,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidRequestError
@@ -29,6 +29,7 @@ def between(first: str, last: str, **parameters: str) -> Timeline:
     return timeline(from_date=first, to_date=last, **parameters)
 
 
+@settings(deadline=None)
 @given(zones, dates, some_days, st.sampled_from(["daily", "hourly"]))
 def test_periods_follow_each_other_without_gap_or_overlap(
     zone: str, first: date, length: timedelta, granularity: str
@@ -44,6 +45,7 @@ def test_periods_follow_each_other_without_gap_or_overlap(
     assert len({period.label for period in found.periods}) == len(found.periods)
 
 
+@settings(deadline=None)
 @given(zones, dates, some_days)
 def test_days_begin_when_the_zone_says_that_they_do(zone: str, first: date, length: timedelta) -> None:
     found = between(str(first), str(first + length), timezone=zone)
@@ -58,6 +60,7 @@ def test_days_begin_when_the_zone_says_that_they_do(zone: str, first: date, leng
             assert just_before.astimezone(ZoneInfo(zone)).date() < date.fromisoformat(period.label)
 
 
+@settings(deadline=None)
 @given(zones, dates)
 def test_hours_are_labelled_with_the_moment_they_begin_and_last_no_longer_than_one(zone: str, day: date) -> None:
     found = between(str(day), str(day), timezone=zone, granularity="hourly")
@@ -67,6 +70,7 @@ def test_hours_are_labelled_with_the_moment_they_begin_and_last_no_longer_than_o
         assert timedelta(0) < hour.end - hour.start <= HOUR
 
 
+@settings(deadline=None)
 @given(zones, dates, some_days, st.sampled_from(["daily", "hourly"]))
 def test_hours_of_utc_are_split_exactly_where_a_boundary_falls_within(
     zone: str, first: date, length: timedelta, granularity: str
