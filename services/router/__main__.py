@@ -1,6 +1,5 @@
 """Starts the router: `python -m services.router`."""
 
-import os
 import socket
 import sys
 
@@ -9,6 +8,7 @@ from granian.http import HTTP1Settings
 from granian.server.mp import MPServer
 
 from services.common.settings import SettingError
+from services.router import memory
 from services.router.settings import Settings
 from services.router.spool.slot import Slot
 
@@ -16,9 +16,6 @@ from services.router.spool.slot import Slot
 _STOP_SECONDS = 10
 _RESPAWN_SECONDS = 1.0
 _HEADER_READ_MILLISECONDS = 10_000
-# The HTTP client's allocator takes whole arenas at once unless told otherwise: a worker with 1,000 open streams then
-# needs 20 MiB less. Read when the workers load the client.
-_ALLOCATOR = {"MIMALLOC_ARENA_EAGER_COMMIT": "0", "MIMALLOC_PURGE_DELAY": "0"}
 
 
 def main() -> int:
@@ -31,8 +28,7 @@ def main() -> int:
     except SettingError as error:
         print(f"router: {error}", file=sys.stderr)
         return 2
-    for name, value in _ALLOCATOR.items():
-        os.environ.setdefault(name, value)
+    memory.keep_low()
     server_for(settings).serve()
     return 0
 
