@@ -115,16 +115,22 @@ class LeasedCredit:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            for spender, account in list(self._accounts.items()):
-                try:
-                    await account.look_after()
-                except UnavailableError as error:
-                    log.warning("leases are looked after when the ledger is back: %s", error.message)
-                    break
-                except Exception:
-                    log.exception("leases could not be looked after")
-                if account.is_idle:
-                    del self._accounts[spender]
+            try:
+                await self._look_after_all()
+            except UnavailableError as error:
+                log.warning("leases are looked after when the ledger is back: %s", error.message)
+
+    async def _look_after_all(self) -> None:
+        """Raises UnavailableError at the first that the ledger does not answer for."""
+        for spender, account in list(self._accounts.items()):
+            try:
+                await account.look_after()
+            except UnavailableError:
+                raise
+            except Exception:
+                log.exception("leases could not be looked after")
+            if account.is_idle:
+                del self._accounts[spender]
 
 
 @dataclass(slots=True)
@@ -189,11 +195,12 @@ class _Account:
             self._refusal = None
         if self._unanswered is not None and now >= self._away_until:
             self._begin_work()
-        renewals = self.purse.due(now)[:AT_ONCE_MAX]
-        if renewals:
-            request = wire.RenewLeaseRequest(organization_id=self.spender.organization_id, lease_ids=renewals)
+        due = self.purse.due(now)[:AT_ONCE_MAX]
+        if due:
+            request = wire.RenewLeaseRequest(organization_id=self.spender.organization_id, lease_ids=due)
             answer = await self.ledger.renew(request)
-            self.purse.renewed(renewals, answer.lease_ids, now, answer.lease_seconds)
+            self.purse.renewed(due, answer.lease_ids, now, answer.lease_seconds)
+            self.purse.close_idle(now)
         await self.tell()
 
     async def tell(self) -> None:

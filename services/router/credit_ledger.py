@@ -35,9 +35,16 @@ class CreditLedger:
         return await _meant(self._stub.GetPriceBounds(request, metadata=self._metadata, timeout=TIMEOUT_SECONDS))
 
     async def end_lives(self, before: Epoch) -> None:
-        """Says that no record of an earlier life of this log can come any more."""
+        """Says that no record of an earlier life of this log can come any more.
+
+        A ledger that does not know of leases has none to free, and a router that is newer than it must not wait for it.
+        """
         request = wire.ReleaseProducerRequest(producer_id=str(before.producer_id), before_epoch=before.number)
-        await _meant(self._stub.ReleaseProducer(request, metadata=self._metadata, timeout=TIMEOUT_SECONDS))
+        try:
+            await self._stub.ReleaseProducer(request, metadata=self._metadata, timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise _meaning(error) from error
 
 
 async def _meant(call: Awaitable[T]) -> T:

@@ -39,6 +39,7 @@ class Past:
         while not self._spool.outbox.has_settled_past:  # noqa: ASYNC110 the spool wakes nobody
             await asyncio.sleep(LOOK_SECONDS)
         await say_until_heard(self._end_lives, self._spool.epoch)
+        self._spool.note_settled(self._spool.epoch)
 
 
 async def say_until_heard(end_lives: EndLives, before: Epoch) -> None:

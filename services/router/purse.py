@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 # While the ledger is away, leases are used for so much longer than they were granted for. The ledger keeps holding
 # them, because it cannot know what was reserved.
 STALE_SECONDS_MAX = 300.0
+# What nobody has reserved from for so long is given back.
+IDLE_SECONDS = 15.0
 # Below this part of what the leases in use were granted, more is leased before anybody has to wait for it.
 EARLY_PART = 0.5
 
@@ -26,10 +28,10 @@ class HeldLease:
     end: float
     renew_at: float
     unreserved_pico: int
+    # When something was last reserved, or it was asked for.
+    used_at: float
     # All that was given back since it began.
     returned_pico: int = 0
-    # True when something was reserved since it was granted or renewed.
-    is_used: bool = False
     # True when nothing will be reserved from it any more.
     is_closed: bool = False
 
@@ -69,7 +71,7 @@ class Purse:
         for lease in self.leases.values():
             if lease.unreserved_pico >= amount_pico and now < lease.end + STALE_SECONDS_MAX:
                 lease.unreserved_pico -= amount_pico
-                lease.is_used = True
+                lease.used_at = now
                 return Reservation(lease, amount_pico)
         return None
 
@@ -85,7 +87,7 @@ class Purse:
     def take_in(self, lease_id: str, granted_pico: int, asked_at: float, lease_seconds: float) -> None:
         """A lease was granted that was asked for at that moment."""
         end, renew_at = asked_at + lease_seconds, asked_at + lease_seconds / 2
-        self.leases[lease_id] = HeldLease(lease_id, granted_pico, end, renew_at, granted_pico)
+        self.leases[lease_id] = HeldLease(lease_id, granted_pico, end, renew_at, granted_pico, asked_at)
 
     def runs_low(self) -> bool:
         """Whether more should be leased before anybody has to wait for it."""
@@ -98,16 +100,26 @@ class Purse:
             self._close(lease)
 
     def due(self, now: float) -> list[str]:
-        """Leases to be renewed, half-way through their time. Those that nobody used since are given back instead."""
-        renewals = []
+        """Leases of which the ledger is to hear: half-way through their time, or because nobody uses them.
+
+        Those that have nothing left, or are far beyond their time, are closed.
+        """
+        due = []
         for lease in list(self.leases.values()):
-            if now < lease.renew_at:
-                continue
-            if lease.is_used and lease.unreserved_pico and now < lease.end + STALE_SECONDS_MAX:
-                renewals.append(lease.lease_id)
-            else:
+            if now >= lease.end + STALE_SECONDS_MAX or (lease.unreserved_pico == 0 and now >= lease.renew_at):
                 self._close(lease)
-        return renewals
+            elif now >= lease.renew_at or self._is_idle(lease, now):
+                due.append(lease.lease_id)
+        return due
+
+    def close_idle(self, now: float) -> None:
+        """Gives back what nobody uses. While the ledger is away, they may be all there is."""
+        for lease in list(self.leases.values()):
+            if self._is_idle(lease, now):
+                self._close(lease)
+
+    def _is_idle(self, lease: HeldLease, now: float) -> bool:
+        return now - lease.used_at >= IDLE_SECONDS
 
     def renewed(self, asked: Iterable[str], in_force: Iterable[str], asked_at: float, lease_seconds: float) -> None:
         """The ledger has prolonged those that are in force; the others hold nothing any more."""
@@ -121,7 +133,6 @@ class Purse:
                 del self.leases[lease_id]
                 continue
             lease.end, lease.renew_at = asked_at + lease_seconds, asked_at + lease_seconds / 2
-            lease.is_used = False
 
     def returns(self) -> tuple[Return, ...]:
         """What to tell the ledger. Stays until `said`."""
@@ -137,7 +148,8 @@ class Purse:
         lease.returned_pico += lease.unreserved_pico
         lease.unreserved_pico, lease.is_closed = 0, True
         del self.leases[lease.lease_id]
-        self._say(lease)
+        if lease.returned_pico:
+            self._say(lease)
 
     def _say(self, lease: HeldLease) -> None:
         self.unsaid[lease.lease_id] = Return(lease.lease_id, lease.returned_pico, lease.is_closed)

@@ -164,7 +164,9 @@ class Sweeper:
         try:
             await Sender(spool.outbox, self._channel, self._service_token).drain()
             if self._settle is not None and spool.outbox.has_settled_past:
-                await self._settle(Epoch(spool.epoch.producer_id, spool.epoch.number + 1))
+                first_to_come = Epoch(spool.epoch.producer_id, spool.epoch.number + 1)
+                await self._settle(first_to_come)
+                spool.note_settled(first_to_come)
         finally:
             spool.close()
 

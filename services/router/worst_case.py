@@ -1,9 +1,9 @@
 """What a call can cost at most, before anybody was asked. Pure.
 
 Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and some more
-for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes say nothing; each counts as the
-most that a provider makes of one. What a request only refers to (an earlier response, a file) can be as long as the
-context of a large model. Output is what the caller allows, or the model's maximum.
+for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes
+say nothing; each counts as the most that a provider makes of one. What a request only refers to (an earlier response, a
+file) can be as long as the context of a large model. Output is what the caller allows, or the model's maximum.
 """
 
 from collections.abc import Iterable, Mapping

@@ -22,6 +22,8 @@ class Slot:
     identity: Register
     # What the ledger has committed. A hint: when it is missing, the ledger tells duplicates from news.
     cursor: Register
+    # The first life of which records may still come, as far as the ledger was told.
+    settled: Register
     lock: int
 
     @classmethod
@@ -38,9 +40,11 @@ class Slot:
 
     @classmethod
     def take_abandoned(cls, directory: Path) -> "Slot | None":
-        """A slot that holds segments and no process, or None. Raises OSError."""
+        """A slot that no process has and that is not done with: it holds segments, or the ledger was not told that its
+        lives are over. None when there is none. Raises OSError.
+        """
         for number in range(SLOT_COUNT_MAX):
-            if any((directory / str(number)).glob(f"*{SEGMENT_SUFFIX}")):
+            if _is_unsettled(directory / str(number)):
                 slot = cls._try(directory / str(number))
                 if slot is not None:
                     return slot
@@ -55,7 +59,13 @@ class Slot:
         except BlockingIOError:
             os.close(lock)
             return None
-        return cls(directory, Register(directory / "identity"), Register(directory / "cursor"), lock)
+        return cls(
+            directory,
+            identity=Register(directory / "identity"),
+            cursor=Register(directory / "cursor"),
+            settled=Register(directory / "settled"),
+            lock=lock,
+        )
 
     def next_epoch(self) -> Epoch:
         """Counts the epoch up, durably. Raises OSError.
@@ -73,7 +83,29 @@ class Slot:
         """Gives the slot to whoever asks next."""
         self.identity.close()
         self.cursor.close()
+        self.settled.close()
         os.close(self.lock)
+
+
+def _is_unsettled(directory: Path) -> bool:
+    """Whether a slot that was left would leave something open. Raises OSError."""
+    if not (directory / "identity").exists():
+        return False
+    if any(directory.glob(f"*{SEGMENT_SUFFIX}")):
+        return True
+    last, settled = _read(directory / "identity"), _read(directory / "settled")
+    return last is not None and (
+        settled is None or settled.producer_id != last.producer_id or settled.number <= last.number
+    )
+
+
+def _read(path: Path) -> Epoch | None:
+    register = Register(path)
+    try:
+        value = register.read()
+    finally:
+        register.close()
+    return None if value is None else value[0]
 
 
 def sync_directory(directory: Path) -> None:

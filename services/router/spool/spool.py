@@ -12,6 +12,7 @@ from services.router.spool.log import Log
 from services.router.spool.metrics import DEPTH, OLDEST_SECONDS, OPEN_CALLS, PAYLOADS_DROPPED, REFUSALS
 from services.router.spool.outbox import Outbox
 from services.router.spool.recovery import Recovered, recover
+from services.router.spool.register import Epoch
 from services.router.spool.segment import Segment
 from services.router.spool.settings import SpoolSettings
 from services.router.spool.slot import Slot
@@ -99,6 +100,10 @@ class Spool:
     def directory(self) -> Path:
         """The slot this process has taken."""
         return self._slot.directory
+
+    def note_settled(self, before: Epoch) -> None:
+        """The ledger knows that no record of a life before this one can come any more. Raises OSError."""
+        self._slot.settled.write(before, durable=False)
 
     def begin(self, record: UsageRecord, *, credit_funded: bool) -> None:
         """Writes down that a call is about to be made. Raises SpoolFullError when it must not be.

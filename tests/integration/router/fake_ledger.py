@@ -12,8 +12,10 @@ from services.common.authentication import Caller, hash_key
 from services.common.errors import InvalidApiKeyError
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.sealed_secrets import seal
+from tests.integration.router.fake_credit import FakeCredit
 from tollgate.access.v1 import access_pb2
-from tollgate.ledger.v1 import directory_service_pb2, price_service_pb2, usage_service_pb2
+from tollgate.ledger.v1 import credit_service_pb2, directory_service_pb2, price_service_pb2, usage_service_pb2
+from tollgate.ledger.v1.credit_service_pb2_grpc import add_CreditServiceServicer_to_server
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse, SealedProviderKey
 from tollgate.ledger.v1.directory_service_pb2_grpc import (
     DirectoryServiceServicer,
@@ -62,6 +64,7 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
 
     def __init__(self, address: str, provider_key_public: X25519PublicKey) -> None:
         self.address = address
+        self.credit = FakeCredit()
         self._provider_key_public = provider_key_public
         self._grants: dict[bytes, ResolveKeyResponse] = {}
         self._records: dict[str, UsageRecord] = {}
@@ -76,10 +79,12 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         directory = directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"]
         usage = usage_service_pb2.DESCRIPTOR.services_by_name["UsageService"]
         prices = price_service_pb2.DESCRIPTOR.services_by_name["PriceService"]
+        credit = credit_service_pb2.DESCRIPTOR.services_by_name["CreditService"]
         services = [
             Service(directory, add_DirectoryServiceServicer_to_server, self),
             Service(usage, add_UsageServiceServicer_to_server, self),
             Service(prices, add_PriceServiceServicer_to_server, Prices()),  # type: ignore[abstract]
+            Service(credit, add_CreditServiceServicer_to_server, self.credit),
         ]
         self._server = GrpcServer(settings, NoKeys(), services)
         await self._server.start()
@@ -110,6 +115,9 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         key = f"tg_test_{next(_numbers)}"
         self._grants[hash_key(key)] = grant
         return key
+
+    def organization_of(self, key: str) -> str:
+        return self._grants[hash_key(key)].organization_id
 
     def revoke(self, key: str) -> None:
         del self._grants[hash_key(key)]
@@ -152,6 +160,7 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
                 self._committed[producer] = record.sequence
                 assert record.request_id not in self._records, "recorded twice"
                 self._records[record.request_id] = record
+                self.credit.settle(record)
             result = RecordResult(request_id=record.request_id, status=usage_service_pb2.RECORD_STATUS_RECORDED)
             response.results.append(result)
         response.committed_sequence = self._committed.get(producer, 0)

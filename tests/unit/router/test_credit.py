@@ -268,13 +268,33 @@ async def test_a_lease_that_is_used_is_renewed_half_way_and_one_that_is_not_is_g
     ledger = ModelLedger()
     clock = Clock()
     async with credit_of(ledger, clock) as credit:
-        reserved = await credit.reserve(ACME, USD)
-        clock.now += 30
+        first = await credit.reserve(ACME, USD)
+        clock.now += 29
+        second = await credit.reserve(ACME, USD)
+        clock.now += 1
         await until(lambda: bool(ledger.renewed))
-        clock.now += 30
-        await until(lambda: ledger.held_pico == reserved.reserved_pico)
+        clock.now += 14
+        await until(lambda: ledger.held_pico == 2 * USD)
 
-        assert ledger.renewed == [reserved.lease.lease_id]
+        assert first.lease is second.lease
+
+
+async def test_what_nobody_uses_is_kept_while_the_ledger_is_away() -> None:
+    ledger = ModelLedger(is_away=True)
+    clock = Clock()
+    async with credit_of(ledger, clock) as credit:
+        with pytest.raises(UnavailableError):
+            await credit.reserve(ACME, USD)
+        ledger.is_away = False
+        clock.now += 2
+        await credit.reserve(ACME, USD)
+        await settled()
+        ledger.is_away = True
+        clock.now += 31
+        await asyncio.sleep(1.1)
+        clock.now += 31
+
+        assert (await credit.reserve(ACME, USD)).reserved_pico == USD
 
 
 async def test_a_reservation_that_no_record_names_can_be_put_back_even_after_its_lease_is_gone() -> None:
@@ -282,9 +302,7 @@ async def test_a_reservation_that_no_record_names_can_be_put_back_even_after_its
     clock = Clock()
     async with credit_of(ledger, clock) as credit:
         reserved = await credit.reserve(ACME, USD)
-        clock.now += 30
-        await until(lambda: bool(ledger.renewed))
-        clock.now += 30
+        clock.now += 15
         await until(lambda: ledger.held_pico == USD)
         credit.put_back(ACME, reserved)
 
