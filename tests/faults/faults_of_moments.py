@@ -46,9 +46,8 @@ async def router_killed_after_finish(scene: Scene) -> None:
 async def killed_while_records_travel(scene: Scene, name: str) -> None:
     """The records have left the router, and the ledger has read none of them."""
     async with _one_call(scene) as call:
-        scene.system.link.to_ledger = Flow.HOLD
-        passed = scene.system.link.watch(call.tag.encode())
-        await asyncio.wait_for(passed.wait(), _BLOCKED_SECONDS_MAX)
+        held = scene.system.link.hold_from(call.tag.encode())
+        await asyncio.wait_for(held.wait(), _BLOCKED_SECONDS_MAX)
         await scene.system.kill(name)
     scene.system.link.to_ledger = Flow.PASS
     await scene.system.restart(name)

@@ -56,9 +56,8 @@ class Link:
     target: str
     to_ledger: Flow = Flow.PASS
     to_router: Flow = Flow.PASS
-    # Set when bytes that hold `_watched` went to the ledger.
-    passed: asyncio.Event = field(default_factory=asyncio.Event)
-    _watched: bytes | None = None
+    _held_from: bytes | None = None
+    _is_held: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -71,20 +70,21 @@ class Link:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+        self.to_ledger = self.to_router = Flow.PASS
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def watch(self, data: bytes) -> asyncio.Event:
-        """Is set when these bytes have come from the router. They must not be split, so they are short."""
-        self._watched = data
-        self.passed.clear()
-        return self.passed
+    def hold_from(self, data: bytes) -> asyncio.Event:
+        """Holds what goes to the ledger from the piece on that has these bytes, and says when. They must be few."""
+        self._held_from = data
+        self._is_held.clear()
+        return self._is_held
 
     def note(self, data: bytes, *, is_to_ledger: bool) -> None:
-        if is_to_ledger and self._watched is not None and self._watched in data:
-            self.passed.set()
+        if is_to_ledger and self._held_from is not None and self._held_from in data:
+            self._held_from = None
+            self.to_ledger = Flow.HOLD
+            self._is_held.set()
 
     def cut(self) -> None:
         """Ends every connection with a reset."""
