@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from services.router.settings import Settings
 from services.router.wiring import Worker
 
 _PR_SET_PDEATHSIG = 1
+_COLLECTION_THRESHOLDS = (10_000, 20, 50)
 
 
 class Application:
@@ -29,6 +31,7 @@ class Application:
         except SettingError as error:
             print(f"router: {error}", file=sys.stderr)
             sys.exit(2)
+        _collect_rarely()
         self._handle = self._worker.http.handle
         # Granian stops on either signal. We put ourselves before one, and pass on to the other when it is time.
         loop.add_signal_handler(signal.SIGTERM, self._drain, loop, settings.drain_notice_seconds)
@@ -43,6 +46,13 @@ class Application:
         """Tells everybody, and after the notice lets Granian take no more connections and finish what runs."""
         self._worker.begin_drain(notice_seconds)
         loop.call_later(notice_seconds, os.kill, os.getpid(), signal.SIGINT)
+
+
+def _collect_rarely() -> None:
+    """What is there at the start stays, and calls make few cycles: looking for them often costs an eighth of a call."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTION_THRESHOLDS)
 
 
 def _die_with_parent() -> None:
