@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
+from uuid import UUID
 
 from google.protobuf.message import Message
 
@@ -54,8 +55,10 @@ class Question:
         """The calls as far back as they are shown."""
         return Listing(calls, self.places, max(self.since, calls.since or self.since))
 
-    async def request_count(self, listing: Listing) -> int:
-        """How many calls are listed."""
+    async def request_count(self, listing: Listing, before: UUID | None = None) -> int:
+        """How many calls are listed; of those before an id, if one is given."""
+        if before is not None:
+            return await self.snapshot.request_count_before(listing, before)
         # Clocks of routers may be a few minutes ahead.
         end = floor_hour(self.as_of) + 2 * HOUR
         until = listing.calls.until

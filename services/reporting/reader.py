@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import psycopg
 from psycopg.errors import QueryCanceled
 from sqlalchemy import Row, Select, or_, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -35,6 +36,8 @@ from services.reporting.views import api_key, organization, project
 
 # One answer holds no more groups of figures; an answer made of them stays below the largest message.
 FIGURES_ROWS_MAX = 30_000
+# An export may take longer than anything else. Its transaction holds back what retention wants to drop.
+COPY_SECONDS = 900
 RowValue = TypeVar("RowValue")
 
 
@@ -63,8 +66,8 @@ class Reader:
             async with self._engine.connect() as connection:
                 await connection.execute(_visibility(organization_id))
                 yield Snapshot(connection, organization_id)
-        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            if isinstance(error, OperationalError) and isinstance(error.orig, QueryCanceled):
+        except (OperationalError, InterfaceError, PoolTimeoutError, psycopg.OperationalError) as error:
+            if isinstance(getattr(error, "orig", error), QueryCanceled):
                 raise UnavailableError("Reading took too long; ask for a shorter period or fewer calls.") from error
             raise UnavailableError("Figures cannot be read right now; try again.") from error
 
@@ -125,6 +128,18 @@ class Snapshot:
         row_of = partial(activity_query.row_of_breakdown, dimension)
         return await self._rows(activity_query.breakdown(source, dimension), row_of, source)
 
+    async def copied(self, options: str, statement: Select[Any]) -> AsyncIterator[bytes]:
+        """What the statement returns, a line at a time as COPY writes them, without ever holding them all."""
+        compiled = statement.compile(dialect=self._connection.dialect, compile_kwargs={"render_postcompile": True})
+        driver = (await self._connection.get_raw_connection()).driver_connection
+        if not isinstance(driver, psycopg.AsyncConnection):
+            raise TypeError(f"expected a connection of psycopg, got {type(driver)}")
+        await self._connection.execute(text(f"SET LOCAL statement_timeout = '{COPY_SECONDS}s'"))
+        query = f"COPY ({compiled}) TO STDOUT WITH ({options})"
+        async with driver.cursor() as cursor, cursor.copy(query.encode(), compiled.params) as copy:
+            async for line in copy:
+                yield bytes(line)
+
     async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
         """What a statement returns, whole."""
         result: Sequence[Row[Any]] = (await self._connection.execute(statement)).all()
@@ -153,6 +168,10 @@ class Snapshot:
         if statement is None:
             statement = count_of_all_pages(listing)
         return int((await self._connection.execute(statement)).scalar_one() or 0)
+
+    async def request_count_before(self, listing: Listing, before: UUID) -> int:
+        """How many of the listed calls are before an id."""
+        return int((await self._connection.execute(count_of_all_pages(listing, before))).scalar_one())
 
     async def request(self, view: View, places: Places, since: datetime, request_id: UUID) -> WholeRequest | None:
         """One call, or None when the view shows no such call."""

@@ -35,8 +35,9 @@ def one_page(listing: Listing, before: UUID | None, row_count: int, offset: int 
     return statement.order_by(usage_record.c.request_id.desc()).offset(offset or None).limit(row_count)
 
 
-def count_of_all_pages(listing: Listing) -> Select[int]:
-    return select(func.count()).select_from(usage_record).where(*matching(listing))
+def count_of_all_pages(listing: Listing, before: UUID | None = None) -> Select[int]:
+    statement = select(func.count()).select_from(usage_record).where(*matching(listing))
+    return statement if before is None else statement.where(usage_record.c.request_id < before)
 
 
 def one_request(view: View, places: Places, since: datetime, request_id: UUID) -> Select[Any]:

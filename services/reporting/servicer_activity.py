@@ -1,5 +1,7 @@
 """Speaks the wire for the activity family."""
 
+from typing import Protocol
+
 from services.common.authentication import Caller
 from services.common.errors import InvalidRequestError
 from services.common.grpc_calls import Context, current_caller
@@ -57,8 +59,15 @@ class ActivityServicer(ActivityServiceServicer):
         return await send(context, question, summary_to_proto(timeline, split(rows)))
 
 
-# What a request of the family says about which calls it is about.
-ActivityRequest = pb.GetActivityRequest | pb.GetActivitySummaryRequest
+class ActivityRequest(Protocol):
+    """What a request in camelCase says about which calls it is about. "" is left out."""
+
+    @property
+    def organization_id(self) -> str: ...
+    @property
+    def project_id(self) -> str: ...
+    @property
+    def api_key_id(self) -> str: ...
 
 
 def activity_view(caller: Caller, request: ActivityRequest) -> View:

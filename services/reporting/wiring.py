@@ -13,6 +13,7 @@ from services.reporting.asking import Asker
 from services.reporting.reader import Reader
 from services.reporting.servicer_activity import ActivityServicer
 from services.reporting.servicer_analytics import AnalyticsServicer
+from services.reporting.servicer_exports import ExportServicer
 from services.reporting.servicer_insights import InsightServicer
 from services.reporting.servicer_requests import RequestServicer
 from services.reporting.settings import Settings
@@ -21,6 +22,8 @@ from tollgate.reporting.v1 import (
     activity_service_pb2_grpc,
     analytics_service_pb2,
     analytics_service_pb2_grpc,
+    export_service_pb2,
+    export_service_pb2_grpc,
     insight_service_pb2,
     insight_service_pb2_grpc,
     request_service_pb2,
@@ -44,6 +47,11 @@ def services_over(engine: AsyncEngine, now: Callable[[], datetime]) -> list[Serv
             analytics_service_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
             analytics_service_pb2_grpc.add_AnalyticsServiceServicer_to_server,
             AnalyticsServicer(asker),
+        ),
+        Service(
+            export_service_pb2.DESCRIPTOR.services_by_name["ExportService"],
+            export_service_pb2_grpc.add_ExportServiceServicer_to_server,
+            ExportServicer(asker),
         ),
         Service(
             insight_service_pb2.DESCRIPTOR.services_by_name["InsightService"],

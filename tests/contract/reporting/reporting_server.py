@@ -19,6 +19,9 @@ from tests.conftest import Database
 from tests.contract.reporting.books import NOW, Key
 from tollgate.reporting.v1.activity_service_pb2 import ActivityPeriod, GetActivityRequest, GetActivityResponse
 from tollgate.reporting.v1.activity_service_pb2_grpc import ActivityServiceStub
+from tollgate.reporting.v1.analytics_service_pb2_grpc import AnalyticsServiceStub
+from tollgate.reporting.v1.export_service_pb2_grpc import ExportServiceStub
+from tollgate.reporting.v1.insight_service_pb2_grpc import InsightServiceStub
 from tollgate.reporting.v1.request_service_pb2 import (
     GetRequestRequest,
     GetRequestResponse,
@@ -57,6 +60,9 @@ class Reporting:
         self.clock = clock
         self._activity: Any = ActivityServiceStub(channel)
         self._requests: Any = RequestServiceStub(channel)
+        self.exports: Any = ExportServiceStub(channel)
+        self.analytics: Any = AnalyticsServiceStub(channel)
+        self.insights: Any = InsightServiceStub(channel)
 
     async def activity(self, key: Key, **parameters: str) -> list[ActivityPeriod]:
         request = GetActivityRequest(**parameters)
