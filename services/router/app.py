@@ -15,7 +15,7 @@ from services.router.settings import Settings
 from services.router.wiring import Worker
 
 _PR_SET_PDEATHSIG = 1
-_COLLECTION_THRESHOLDS = (10_000, 20, 50)
+_COLLECTION_THRESHOLDS = (5_000, 20, 50)
 
 
 class Application:
