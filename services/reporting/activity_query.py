@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select
+from sqlalchemy import Row
 
-from services.reporting.figures_query import FiguresSource
+from services.reporting.figures_query import FiguresSource, Statement
 from services.reporting.summaries import (
     BREAKDOWN_FIGURES,
     FIGURES,
@@ -26,17 +26,17 @@ _GROUP = {
 }
 
 
-def totals(source: FiguresSource) -> Select[Any]:
+def totals(source: FiguresSource) -> Statement:
     """Every figure, by period and funding."""
     return source.sums(("period", "funding"), FIGURES)
 
 
-def breakdown(source: FiguresSource, dimension: Dimension) -> Select[Any]:
+def breakdown(source: FiguresSource, dimension: Dimension) -> Statement:
     """The figures of a breakdown, by period and group."""
     return source.sums(("period", *_GROUP[dimension]), BREAKDOWN_FIGURES, OWN_KEY, OWN_KEY_FIGURES)
 
 
-def groups(source: FiguresSource, dimension: Dimension) -> Select[Any]:
+def groups(source: FiguresSource, dimension: Dimension) -> Statement:
     """Every figure, by period, funding and group."""
     return source.sums(("period", "funding", *_GROUP[dimension]), FIGURES)
 

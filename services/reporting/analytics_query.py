@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select
+from sqlalchemy import Row
 
 from services.reporting.analytics import Analytics, Counts, Grouping
-from services.reporting.figures_query import FiguresSource
+from services.reporting.figures_query import FiguresSource, Statement
 
 # Calls refused before any attempt do not count.
 _FIGURES = ("request_count", "refused_count", "success_count")
 
 
-def analytics_sums(source: FiguresSource, grouping: Grouping) -> Select[Any]:
+def analytics_sums(source: FiguresSource, grouping: Grouping) -> Statement:
     """By each thing alone, and by day and what was asked for."""
-    return source.sums_of_sets([*([one.value] for one in Grouping), ["period", grouping.value]], _FIGURES)
+    return source.sums_of_sets((*((one.value,) for one in Grouping), ("period", grouping.value)), _FIGURES)
 
 
 def analytics_from_rows(rows: Iterable[Row[Any]], grouping: Grouping) -> Analytics:

@@ -1,12 +1,11 @@
 """Single calls as figures, for what hours of UTC cannot tell apart."""
 
-from datetime import datetime
+from datetime import date
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, case, cast, func, select, true
 from sqlalchemy.sql.selectable import Subquery
 
-from services.reporting.periods import DAY
 from services.reporting.places import Places
 from services.reporting.summaries import FIGURES
 from services.reporting.views import FIGURES_KEY, cost_line, usage_record
@@ -16,16 +15,15 @@ _LINE_SUFFIX = "_cost_pico"
 _REFUSED = 8  # tollgate.ledger.v1.Outcome
 
 
-def figures_of_calls(places: Places, start: datetime, end: datetime) -> Subquery:
+def figures_of_calls(places: Places, first_day: date, last_day: date) -> Subquery:
     """One row per call of these days, with the columns of an hour of figures and `start_time`."""
-    days = start.date(), (end + DAY).date()
-    lines = _lines_of_record(places.between(cost_line.c, *days))
+    lines = _lines_of_record(places.between(cost_line.c, first_day, last_day))
     figures = _figures(lines)
     keys = [usage_record.c[name] for name in FIGURES_KEY]
     return (
         select(usage_record.c.start_time, *keys, *(figures[name].label(name) for name in ("refused_count", *FIGURES)))
         .select_from(usage_record.join(lines, true()))
-        .where(places.between(usage_record.c, *days))
+        .where(places.between(usage_record.c, first_day, last_day))
         .subquery()
     )
 

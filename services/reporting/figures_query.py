@@ -3,21 +3,25 @@
 From days where periods are days in UTC, from hours elsewhere, and from detail what hours of UTC cannot tell apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ARRAY,
     TIMESTAMP,
     BigInteger,
     ColumnElement,
+    Date,
     Select,
     String,
     TableClause,
     all_,
     any_,
+    bindparam,
     case,
     cast,
     func,
@@ -42,6 +46,17 @@ MOMENTS = ARRAY(MOMENT)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+# Names of columns, in order.
+Names = tuple[str, ...]
+
+
+class Statement(NamedTuple):
+    """A statement and its parameters."""
+
+    select: Select[Any]
+    parameters: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FiguresSource:
     """Which calls to sum. Its timeline has periods."""
@@ -55,30 +70,38 @@ class FiguresSource:
     # Where the calls lie that hours of UTC cannot tell apart.
     places: Places
 
-    def sums(
-        self, keys: Sequence[str], figures: Sequence[str], funding: int = 0, figures_of_funding: Sequence[str] = ()
-    ) -> Select[Any]:
+    def sums(self, keys: Names, figures: Names, funding: int = 0, figures_of_funding: Names = ()) -> Statement:
         """One row per group: its keys, its figures, then those of one funding only.
 
         The number of a period, from 0, is the key `period`.
         """
-        rows = self._rows((*keys, "funding") if figures_of_funding and "funding" not in keys else keys, figures)
-        # Named, or statements that differ in their sums alone would pass for one another.
-        sums = [_sum(rows.c[name]).label(name) for name in figures]
-        sums += [
-            _sum(case((rows.c.funding == funding, rows.c[name]), else_=0), name).label(f"{name}_of_funding")
-            for name in figures_of_funding
-        ]
-        return select(*map(_shown, (rows.c[name] for name in keys)), *sums).group_by(*(rows.c[name] for name in keys))
+        if self._needs_days_only:
+            select_sums = _sums_of_days(self._filters, keys, figures, funding, figures_of_funding)
+            return Statement(select_sums, self._parameters)
+        rows = self._rows(_keys_for(keys, figures_of_funding), figures)
+        return Statement(_sums(rows, keys, figures, funding, figures_of_funding))
 
-    def sums_of_sets(self, sets: Sequence[Sequence[str]], figures: Sequence[str]) -> Select[Any]:
+    def sums_of_sets(self, sets: tuple[Names, ...], figures: Names) -> Statement:
         """The sums of several sets of keys in one pass: the number of the set, all keys (null if not its), figures."""
-        keys = list(dict.fromkeys(name for names in sets for name in names))
-        rows = self._rows(keys, figures)
-        mask = func.grouping(*(rows.c[name] for name in keys))
-        grouping = func.grouping_sets(*(tuple_(*(rows.c[name] for name in names)) for names in sets))
-        columns = [rows.c[name] for name in keys]
-        return select(mask, *columns, *(_sum(rows.c[name]).label(name) for name in figures)).group_by(grouping)
+        if self._needs_days_only:
+            return Statement(_sets_of_days(self._filters, sets, figures), self._parameters)
+        return Statement(_sums_of_sets(self._rows(_keys_in(sets), figures), sets, figures))
+
+    @property
+    def _needs_days_only(self) -> bool:
+        """True for most questions. Their statements are made once and kept: making one takes as long as its answer."""
+        whole = self.timeline.whole_days == (self.timeline.start, self.timeline.end)
+        return whole and self.retention is not None and not self.has_a_partial_day
+
+    @property
+    def _filters(self) -> Names:
+        return tuple(name for name, value in asdict(self.view).items() if value is not None)
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        filters = {name: value for name, value in asdict(self.view).items() if value is not None}
+        first, end = self.timeline.start.date(), self.timeline.end.date()
+        return filters | {"first_day": first, "end_day": end, "boundaries": self.timeline.boundaries}
 
     def _rows(self, keys: Sequence[str], figures: Sequence[str]) -> Subquery:
         """Every call of the timeline is in exactly one of the rows. They are not summed yet."""
@@ -103,7 +126,7 @@ class FiguresSource:
     def _days(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
         day = usage_day.c.day
         first, end = self.timeline.whole_days
-        return self._select(usage_day, func.timezone("UTC", cast(day, TIMESTAMP)), keys, figures).where(
+        return self._select(usage_day, _midnight(day), keys, figures).where(
             day >= first.date(), day < end.date(), day >= func.timezone("UTC", self.first_whole_day)
         )
 
@@ -119,7 +142,8 @@ class FiguresSource:
 
     def _detail(self, keys: Sequence[str], figures: Sequence[str]) -> Select[Any]:
         """The calls in hours that a boundary falls into."""
-        calls = figures_of_calls(self.places, self.timeline.start, self.timeline.end)
+        hours = self.timeline.split_hours
+        calls = figures_of_calls(self.places, hours[0].date(), hours[-1].date())
         moment = calls.c.start_time
         return self._select(calls, moment, keys, figures).where(
             moment >= self.timeline.start,
@@ -172,6 +196,62 @@ def _key(
     columns: ReadOnlyColumnCollection[str, Any], name: str, moment: ColumnElement[Any], timeline: Timeline
 ) -> ColumnElement[Any]:
     return (period_of(moment, timeline) if name == "period" else columns[name]).label(name)
+
+
+@lru_cache(maxsize=256)
+def _sums_of_days(filters: Names, keys: Names, figures: Names, funding: int, figures_of_funding: Names) -> Select[Any]:
+    rows = _rows_of_days(filters, _keys_for(keys, figures_of_funding), figures)
+    return _sums(rows, keys, figures, funding, figures_of_funding)
+
+
+@lru_cache(maxsize=256)
+def _sets_of_days(filters: Names, sets: tuple[Names, ...], figures: Names) -> Select[Any]:
+    return _sums_of_sets(_rows_of_days(filters, _keys_in(sets), figures), sets, figures)
+
+
+def _rows_of_days(filters: Names, keys: Names, figures: Names) -> Subquery:
+    """Days of one organization, whose values come as parameters."""
+    columns, day = usage_day.c, usage_day.c.day
+    period = func.width_bucket(_midnight(day), bindparam("boundaries", type_=MOMENTS)) - 1
+    shown = [(period if name == "period" else columns[name]).label(name) for name in keys]
+    return (
+        select(*shown, *(columns[name].label(name) for name in figures))
+        .where(
+            day >= bindparam("first_day", type_=Date),
+            day < bindparam("end_day", type_=Date),
+            *(columns[name] == bindparam(name) for name in filters),
+        )
+        .subquery()
+    )
+
+
+def _midnight(day: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.timezone("UTC", cast(day, TIMESTAMP))
+
+
+def _keys_for(keys: Names, figures_of_funding: Names) -> Names:
+    return (*keys, "funding") if figures_of_funding and "funding" not in keys else keys
+
+
+def _keys_in(sets: tuple[Names, ...]) -> Names:
+    return tuple(dict.fromkeys(name for names in sets for name in names))
+
+
+def _sums(rows: Subquery, keys: Names, figures: Names, funding: int, figures_of_funding: Names) -> Select[Any]:
+    # Named, or statements that differ in their sums alone would pass for one another.
+    sums = [_sum(rows.c[name]).label(name) for name in figures]
+    sums += [
+        _sum(case((rows.c.funding == funding, rows.c[name]), else_=0), name).label(f"{name}_of_funding")
+        for name in figures_of_funding
+    ]
+    return select(*map(_shown, (rows.c[name] for name in keys)), *sums).group_by(*(rows.c[name] for name in keys))
+
+
+def _sums_of_sets(rows: Subquery, sets: tuple[Names, ...], figures: Names) -> Select[Any]:
+    columns = [rows.c[name] for name in _keys_in(sets)]
+    grouping = func.grouping_sets(*(tuple_(*(rows.c[name] for name in names)) for names in sets))
+    sums = (_sum(rows.c[name]).label(name) for name in figures)
+    return select(func.grouping(*columns).label("keys_of_set"), *columns, *sums).group_by(grouping)
 
 
 def _sum(column: ColumnElement[Any], name: str = "") -> ColumnElement[Any]:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting import activity_query, request_total
-from services.reporting.figures_query import FiguresSource
+from services.reporting.figures_query import FiguresSource, Statement
 from services.reporting.places import Places, every_class
 from services.reporting.request_query import (
     Listing,
@@ -140,15 +140,16 @@ class Snapshot:
             async for line in copy:
                 yield bytes(line)
 
-    async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Statement) -> Sequence[Row[Any]]:
         """What a statement returns, whole."""
-        result: Sequence[Row[Any]] = (await self._connection.execute(statement)).all()
+        result: Sequence[Row[Any]] = (await self._connection.execute(*statement)).all()
         return result
 
     async def _rows(
-        self, statement: Select[Any], row_of: Callable[[Row[Any]], RowValue], source: FiguresSource
+        self, statement: Statement, row_of: Callable[[Row[Any]], RowValue], source: FiguresSource
     ) -> list[RowValue]:
-        result = await self._connection.execute(statement.limit(FIGURES_ROWS_MAX + 1))
+        limited = statement.select.limit(FIGURES_ROWS_MAX + 1)
+        result = await self._connection.execute(limited, statement.parameters)
         rows = [row_of(row) for row in result]
         if len(rows) > FIGURES_ROWS_MAX:
             raise InvalidRequestError(
@@ -166,8 +167,8 @@ class Snapshot:
         """How many calls are listed: from figures of the same time where they tell, or else one by one."""
         statement = request_total.from_figures(listing.calls, source)
         if statement is None:
-            statement = count_of_all_pages(listing)
-        return int((await self._connection.execute(statement)).scalar_one() or 0)
+            statement = Statement(count_of_all_pages(listing))
+        return int((await self._connection.execute(*statement)).scalar_one() or 0)
 
     async def request_count_before(self, listing: Listing, before: UUID) -> int:
         """How many of the listed calls are before an id."""

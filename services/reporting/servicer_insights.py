@@ -9,6 +9,7 @@ from services.common.errors import InvalidRequestError
 from services.common.grpc_calls import Context, current_caller
 from services.reporting import convert_insights, day_query
 from services.reporting.asking import Asker, Question, send, snake_view
+from services.reporting.figures_query import Statement
 from services.reporting.insights import Durations, Failure, Traffic
 from services.reporting.periods import Timeline, last_days
 from tollgate.reporting.v1 import insight_service_pb2 as pb
@@ -52,7 +53,7 @@ class InsightServicer(InsightServiceServicer):
         async with self._asker.about(view, as_of) as question:
             timeline = question.kept(timeline)
             if timeline.periods:
-                rows = await question.snapshot.rows(day_query.failures(question.source(timeline)))
+                rows = await question.snapshot.rows(Statement(day_query.failures(question.source(timeline))))
                 failures = [Failure._make(row) for row in rows]
         return await send(context, question, convert_insights.failures_to_proto(timeline, failures))
 
@@ -62,7 +63,7 @@ async def _traffic(question: Question, timeline: Timeline) -> tuple[dict[int, Tr
     by_day: dict[int, Traffic] = {}
     by_model: dict[tuple[str, str], Traffic] = {}
     if timeline.periods:
-        statement = question.source(timeline).sums_of_sets([["period"], ["provider", "model"]], _TRAFFIC)
+        statement = question.source(timeline).sums_of_sets((("period",), ("provider", "model")), _TRAFFIC)
         for row in await question.snapshot.rows(statement):
             values: Sequence[Any] = row
             _, period, provider, model = values[:4]
@@ -79,7 +80,7 @@ async def _durations(question: Question, timeline: Timeline, keys: Sequence[str]
     """By the keys."""
     if not timeline.periods:
         return {}
-    return _by_key(await question.snapshot.rows(day_query.durations(question.source(timeline), keys)))
+    return _by_key(await question.snapshot.rows(Statement(day_query.durations(question.source(timeline), keys))))
 
 
 def _by_key(rows: Iterable[Row[Any]]) -> dict[tuple[Any, ...], Durations]:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.database import open_database
 from services.ledger.retention import Place, retention_class
 from services.ledger.storage.partitions import Partitions, of_detail, of_payloads
-from services.reporting.figures_query import FiguresSource
+from services.reporting.figures_query import FiguresSource, Statement
 from services.reporting.periods import timeline_for
 from services.reporting.reader import Reader, Snapshot
 from services.reporting.request_filter import RequestFilter
@@ -56,7 +56,7 @@ async def partitions_touched(snapshot: Snapshot, parent: str = "usage_record") -
         SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
          WHERE pid = pg_backend_pid() AND relispartition AND relkind = 'r' AND relname LIKE :parent || '%'
     """).bindparams(parent=parent)
-    ((count,),) = await snapshot.rows(statement)  # type: ignore[arg-type]
+    ((count,),) = await snapshot.rows(Statement(statement))  # type: ignore[arg-type]
     return int(count)
 
 
