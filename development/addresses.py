@@ -1,11 +1,15 @@
 """Where each part of a development run listens."""
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from typing import Self
 
 from services.common.settings import Environment
+
+# Below what Linux gives to outgoing connections (32768 on), above what services commonly use.
+UNASSIGNED_PORTS = (15_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +38,22 @@ class Addresses:
     def free(cls) -> Self:
         """Ports that nobody uses right now, for tests that run beside others."""
         with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in fields(cls)]
-            ports = [opened.getsockname()[1] for opened in sockets]
+            ports = [_reserve_port(stack) for _ in fields(cls)]
         return cls(**{field.name: f"127.0.0.1:{port}" for field, port in zip(fields(cls), ports, strict=True)})
 
     def in_use(self) -> list[str]:
         """The addresses that somebody listens on already, as settings."""
         addresses = {_variable(field.name): getattr(self, field.name) for field in fields(self)}
         return [f"{variable}={address}" for variable, address in addresses.items() if _is_taken(address)]
+
+
+def _reserve_port(stack: ExitStack) -> int:
+    """A port held until the stack ends. Never one that the system may give to an outgoing connection meanwhile."""
+    while True:
+        port = random.randrange(*UNASSIGNED_PORTS)  # noqa: S311 not a secret
+        with suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return port
 
 
 def port_of(address: str) -> int:
