@@ -121,6 +121,7 @@ class Stack:
             "TOLLGATE_ROUTER_HTTP_ADDRESS": at.router_http,
             "TOLLGATE_ROUTER_GRPC_ADDRESS": at.router_grpc,
             "TOLLGATE_ROUTER_METRICS_ADDRESS": at.router_metrics,
+            "TOLLGATE_ROUTER_TRUSTED_PROXIES": "1",  # the front door's Envoy
             "TOLLGATE_SPOOL_DIRECTORY": str(spool),
             "TOLLGATE_PROVIDER_KEY_PRIVATE": self.secrets.provider_key_private,
             **self._providers(),
