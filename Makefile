@@ -34,7 +34,7 @@ setup: .venv/ready ## Creates .venv with the pinned dependencies.
 	@printf '%s\n' '$(CURDIR)' '$(CURDIR)/services/gen' > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tollgate.pth
 	@touch $@
 
-generate: ## Regenerates the stubs and the descriptor set from protos.
+generate: ## Regenerates the stubs, the descriptor set and the API's documentation from protos.
 	@rm -f $(DESCRIPTOR)
 	@$(MAKE) --no-print-directory $(DESCRIPTOR)
 
@@ -47,6 +47,7 @@ $(DESCRIPTOR): $(PROTOS) | .venv/ready
 	  $(PROTOS)
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos -I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	  --include_imports --include_source_info --descriptor_set_out=$@ $(PROTOS) google/rpc/error_details.proto
+	@$(BIN)/python -m development.openapi services/gen
 
 generated-is-current: setup ## Fails when services/gen is not what protos generate.
 	@$(MAKE) --no-print-directory generate

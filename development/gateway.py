@@ -46,6 +46,11 @@ def _one_endpoint(cluster_name: str, host_and_port: str) -> Node:
 def _make_paths_absolute(listener: Node) -> None:
     (chain,) = listener["filter_chains"]
     (connection_manager,) = chain["filters"]
+    for virtual_host in connection_manager["typed_config"]["route_config"]["virtual_hosts"]:
+        for route in virtual_host["routes"]:
+            body: Node = route.get("direct_response", {}).get("body", {})
+            if "filename" in body:
+                body["filename"] = str(ROOT / body["filename"])
     for http_filter in connection_manager["typed_config"]["http_filters"]:
         configuration: Node = http_filter["typed_config"]
         if "proto_descriptor" in configuration:

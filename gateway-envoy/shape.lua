@@ -49,6 +49,15 @@ function envoy_on_response(handle)
   headers:remove("grpc-message")
   headers:remove("grpc-accept-encoding")
 
+  -- A service cannot answer 304; it says so, and answers with nothing.
+  if headers:get("x-tollgate-not-modified") then
+    handle:body():setBytes("")
+    headers = handle:headers()
+    headers:replace(":status", "304")
+    for _, name in ipairs({ "x-tollgate-not-modified", "content-type", "content-length" }) do headers:remove(name) end
+    return
+  end
+
   local status = headers:get(":status")
   if tonumber(status) < 400 or content_type ~= "application/json" then return end
   local buffer = handle:body()

@@ -100,6 +100,10 @@ class Activity(activity_service_pb2_grpc.ActivityServiceServicer):
 
 class Requests(request_service_pb2_grpc.RequestServiceServicer):
     async def ListRequests(self, request: requests.ListRequestsRequest, context: Any) -> requests.ListRequestsResponse:  # noqa: N802
+        if headers_of(context).get("if-none-match"):
+            known = (("etag", 'W/"known"'), ("x-tollgate-not-modified", "1"))
+            await context.send_initial_metadata(known)
+            return requests.ListRequestsResponse()
         unknown = requests.RequestSummary(
             id="1", input_tokens=Value(null_value=NULL_VALUE), output_tokens=Value(number_value=0)
         )
