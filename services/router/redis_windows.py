@@ -83,24 +83,27 @@ log = logging.getLogger("tollgate.limits")
 class RedisWindows:
     """Shared windows; while Redis is away, windows of this worker alone. Lives as long as its worker."""
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.monotonic, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         """Raises ValueError for a URL that is none. Connects when it is first asked."""
         # Who finds all connections busy waits for one.
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=CONNECTIONS_MAX, timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+            url, max_connections=CONNECTIONS_MAX, timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
         )
         self._redis = Redis.from_pool(pool)
         self._take = self._redis.register_script(_TAKE)
         self._adjust = self._redis.register_script(_ADJUST)
         self._local = MemoryWindows()
         self._clock = clock
+        self._timeout_seconds = timeout_seconds
         self._away_until = float("-inf")
 
     async def take(self, claims: Sequence[Claim]) -> Taking:
         if not self._is_away():
             arguments = [number for claim in claims for number in (claim.limit, claim.amount)]
             try:
-                async with asyncio.timeout(TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._timeout_seconds):
                     return _taking(claims, await self._take(keys=_keys(claims), args=arguments))
             except (RedisError, TimeoutError, OSError) as error:
                 self._note_away(error)
@@ -111,7 +114,7 @@ class RedisWindows:
             self._local.adjust_at(second, claims)
             return
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 await self._adjust(keys=_keys(claims), args=[second, *(claim.amount for claim in claims)])
         except (RedisError, TimeoutError, OSError) as error:
             self._note_away(error)

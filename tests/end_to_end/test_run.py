@@ -62,10 +62,21 @@ def processes_of(directory: Path) -> list[str]:
     return [line for line in listed.stdout.splitlines() if str(directory) in line]
 
 
-def test_a_first_start_shows_calls_bill_activity_and_how_to_go_on(directory: Path) -> None:
+@pytest.fixture(scope="module")
+def first_start(directory: Path) -> str:
+    """What the first start printed. It has ended, and its curl lines were followed before."""
     run = Run(directory)
     text = run.until("Ctrl-C stops it")
+    commands = re.findall(r"^  (curl .*)$", text, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(["bash", "-c", f"{command} -sf"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("{")
+    run.interrupt()
+    return run.text()
 
+
+def test_a_first_start_shows_calls_bill_activity_and_how_to_go_on(first_start: str, directory: Path) -> None:
     for words in (
         "The calls",
         "The bill",
@@ -73,19 +84,13 @@ def test_a_first_start_shows_calls_bill_activity_and_how_to_go_on(directory: Pat
         "DATA_STORAGE",
         "GET /activity",
         "which is what was charged",
+        "Everything has stopped.",
     ):
-        assert words in text
-    commands = re.findall(r"^  (curl .*)$", text, re.MULTILINE)
-    assert len(commands) == 3
-    for command in commands:
-        done = subprocess.run(["bash", "-c", f"{command} -sf"], capture_output=True, text=True, check=True)
-        assert done.stdout.startswith("{")
-    run.interrupt()
-
-    assert "Everything has stopped." in run.text()
+        assert words in first_start
     assert processes_of(directory) == []
 
 
+@pytest.mark.usefixtures("first_start")
 def test_a_second_start_finds_its_data_again(directory: Path) -> None:
     run = Run(directory)
     text = run.until("Ctrl-C stops it")

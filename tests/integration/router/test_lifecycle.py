@@ -19,12 +19,13 @@ from pyreqwest.exceptions import PyreqwestError
 from services.common.sealed_secrets import new_key_settings
 from tests.integration.router.conftest import PROVIDERS, StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
-from tests.integration.router.processes import chat_body, free_address
+from tests.integration.router.processes import Router, chat_body, free_address
 from tollgate.ledger.v1 import usage_pb2
 from tollgate.router.v1.inference_service_pb2 import StreamChatCompletionRequest
 from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 SLOW = "Hello simulate:tokens=20 simulate:chunk_ms=100"
+ENDLESS = "Hello simulate:tokens=1000 simulate:chunk_ms=50"
 
 
 async def test_on_sigterm_running_streams_finish_and_are_recorded(
@@ -62,12 +63,13 @@ async def test_what_runs_longer_than_the_drain_time_is_cut_off_and_recorded(
 ) -> None:
     async with start_router(tmp_path, TOLLGATE_DRAIN_SECONDS="1") as router:
         key = ledger.grant()
-        prompt = "Hello simulate:tokens=1000 simulate:chunk_ms=50"
+        begun = asyncio.Event(), asyncio.Event()
         endless = [
-            asyncio.create_task(router.chat(key, prompt, stream=True)),
-            asyncio.create_task(stream_by_grpc(router.grpc_address, key, prompt)),
+            asyncio.create_task(stream_by_http(router, key, begun[0])),
+            asyncio.create_task(stream_by_grpc(router, key, begun[1])),
         ]
-        await asyncio.sleep(0.5)
+        for each in begun:
+            await each.wait()
         start = time.monotonic()
         router.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(router.process.wait, 20)
@@ -80,12 +82,18 @@ async def test_what_runs_longer_than_the_drain_time_is_cut_off_and_recorded(
     assert seconds < 6
 
 
-async def stream_by_grpc(address: str, key: str, prompt: str) -> int:
-    request = StreamChatCompletionRequest(body=HttpBody(data=chat_body(prompt, stream=True)))
-    async with grpc.aio.insecure_channel(address) as channel:
+async def stream_by_http(router: Router, key: str, begun: asyncio.Event) -> None:
+    async with router.open_chat(key, ENDLESS) as response:
+        while await response.body_reader.read_chunk():
+            begun.set()
+
+
+async def stream_by_grpc(router: Router, key: str, begun: asyncio.Event) -> None:
+    request = StreamChatCompletionRequest(body=HttpBody(data=chat_body(ENDLESS, stream=True)))
+    async with grpc.aio.insecure_channel(router.grpc_address) as channel:
         stub: Any = InferenceServiceStub(channel)
-        call = stub.StreamChatCompletion(request, metadata=(("authorization", f"Bearer {key}"),))
-        return sum([len(piece.body.data) async for piece in call])
+        async for _ in stub.StreamChatCompletion(request, metadata=(("authorization", f"Bearer {key}"),)):
+            begun.set()
 
 
 async def test_a_killed_router_leaves_no_worker_behind_and_its_calls_are_recorded_by_the_next(

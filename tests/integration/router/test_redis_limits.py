@@ -67,8 +67,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def windows(redis: RedisServer) -> AsyncIterator[tuple[RedisWindows, RedisWindows]]:
-    """As two replicas have them."""
-    both = RedisWindows(redis.url), RedisWindows(redis.url)
+    """As two replicas have them, on a machine that may be busy with other tests."""
+    both = RedisWindows(redis.url, timeout_seconds=10), RedisWindows(redis.url, timeout_seconds=10)
     yield both
     for each in both:
         await each.close()
