@@ -1,4 +1,4 @@
--- Turns away callers without a key, and gives the errors of our services the documented body.
+-- Turns away callers without a key, drops headers that gRPC cannot carry, and gives the errors of our services the documented body.
 -- Sits before the transcoders: it sees a request before they do, and an answer after they have made JSON of it.
 
 local TYPE_OF_STATUS = {
@@ -21,8 +21,20 @@ local STATUS_INSTEAD_OF = { ["499"] = "503", ["500"] = "503", ["501"] = "404", [
 
 local RETRY_AFTER_SECONDS = "1" -- where waiting helps and the service did not say how long
 
+-- HTTP lets more into a header than gRPC takes: services would break the call off, and the fault would look like ours.
+local function drop_what_grpc_refuses(headers)
+  local is_grpc = (headers:get("content-type") or ""):find("^application/grpc")
+  local refused = {}
+  for name, value in pairs(headers) do
+    local is_odd = not name:find("^:?[%w_.-]+$") or value:find("[^\32-\126]")
+    if is_odd or (name:find("-bin$") and not is_grpc) then refused[#refused + 1] = name end
+  end
+  for _, name in ipairs(refused) do headers:remove(name) end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
+  drop_what_grpc_refuses(headers)
   if headers:get("authorization") or headers:get("x-api-key") then return end
   handle:respond(
     { [":status"] = "401", ["www-authenticate"] = "Bearer" },

@@ -198,3 +198,16 @@ async def test_native_grpc_gets_a_status_and_a_plain_message(
     for error in (refused.value, unreachable.value):
         assert error.details()
         assert "{" not in str(error.details())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"#q: x", b"x-odd: caf\xe9", b"x-odd-bin: %%%", b"traceparent: \x7f"],
+    ids=["name", "value", "-bin", "DEL"],
+)
+async def test_headers_that_grpc_cannot_carry_break_nothing(front_door: FrontDoor, header: bytes) -> None:
+    lines = (b"GET /activity HTTP/1.1", b"host: x", b"authorization: Bearer tg_reader", header, b"connection: close")
+
+    head, _ = await front_door.send_raw(b"\r\n".join((*lines, b"", b"")))
+
+    assert head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400"))

@@ -4,7 +4,7 @@ import grpc
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from tests.integration.gateway.front_door import FrontDoor
 from tests.integration.gateway.upstreams import OPERATOR_KEY, READER_KEY, SERVICE_TOKEN, ModelRoutes
@@ -171,9 +171,8 @@ async def test_internal_services_cannot_be_reached_from_outside(front_door: Fron
 
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
-        reflection = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
-            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), metadata=metadata
-        )
+        # Sends nothing: a request that meets a refusal on its way fails the client in its own words.
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await reflection.read()
 
