@@ -7,12 +7,13 @@
     free  = worth - held
 
 1. A lease is granted only out of what is free, so granting leaves `free` at 0 or above.
-2. For each lease, the ledger's `held` is never less than what its router has not reserved yet plus what is reserved by
-   calls whose records are not recorded yet. The router takes a call's worst case from the unreserved part before any
-   provider is called, and the record names the lease and the reservation; recording it adds the reservation to
-   `settled`. What the router gives back, it has taken from the unreserved part first; totals instead of differences
-   make it harmless when messages are lost, repeated or overtake each other.
-3. A call costs at most what it has reserved, so recording it lowers `worth` by no more than `held`: `free` does not
+2. For each lease, the ledger's `held` is never less than what its router has not reserved yet plus what is named by
+   records that are not recorded yet, those that a crash would make of running calls included. The router takes a call's
+   worst case from the unreserved part before any provider is called, and names it in the record; when the call has
+   ended, it may name less, and what that leaves is unreserved again. Recording it adds what it names to `settled`. What
+   the router gives back, it has taken from the unreserved part first; totals instead of differences make it harmless
+   when messages are lost, repeated or overtake each other.
+3. A call costs at most what its record names, so recording it lowers `worth` by no more than `held`: `free` does not
    fall, and `worth` stays at 0 or above. What is not covered by a lease and lowers `worth` (the end of credit, refunds)
    takes no more than what is free.
 

@@ -9,7 +9,8 @@ from services.router.errors import CreditTooLowError, InsufficientCreditsError
 from services.router.price_bounds import PriceBounds
 from services.router.purse import Reservation
 from services.router.routing import Candidate, Funding, PlannedAttempt
-from services.router.worst_case import worst_case_pico
+from services.router.worst_case import Bound, cost_bound_pico, worst_case_pico
+from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
 
 class Cover(Protocol):
@@ -35,44 +36,93 @@ class NoCover:
         return
 
 
+class LeaseCovers:
+    """The covers of all running calls, by request. Lives as long as its worker."""
+
+    def __init__(self, credit: LeasedCredit, bounds: PriceBounds) -> None:
+        self._credit = credit
+        self._bounds = bounds
+        self._open: dict[str, LeaseCover] = {}
+
+    def cover_of(self, call: AdmittedCall) -> "LeaseCover":
+        return LeaseCover(self._credit, self._bounds, self._open, call)
+
+    def name_cost(self, record: UsageRecord) -> None:
+        """Puts into a final record what its call can have cost at most."""
+        cover = self._open.get(record.request_id)
+        if cover is not None:
+            cover.name_cost(record)
+
+    def end(self, record: UsageRecord) -> None:
+        """The journal has the record: what it does not name can be reserved again."""
+        cover = self._open.pop(record.request_id, None)
+        if cover is not None:
+            cover.end()
+
+
 class LeaseCover:
     """The cover of one call by one reservation, which is enough for whichever attempt answers."""
 
-    def __init__(self, credit: LeasedCredit, bounds: PriceBounds, call: AdmittedCall) -> None:
+    def __init__(
+        self, credit: LeasedCredit, bounds: PriceBounds, running: dict[str, "LeaseCover"], call: AdmittedCall
+    ) -> None:
+        """Puts itself among the running while it holds something."""
         self._credit = credit
         self._bounds = bounds
+        self._running = running
         self._call = call
         grant = call.grant
         self._spender = Spender(grant.organization_id, grant.api_key_id if grant.HasField("spending_limit") else "")
-        self._worst_pico: dict[Candidate, int] | None = None
-        self._reserved_pico = 0
+        # Of each candidate that credit may pay for, once they are known.
+        self._bound_of: dict[Candidate, Bound] | None = None
+        self._worst_pico: dict[Candidate, int] = {}
         self._reservation: Reservation | None = None
+        # What the record names.
+        self._named_pico = 0
 
     async def take(self, planned: PlannedAttempt) -> None:
         """Reserves, at the first attempt that credit pays for, what the dearest of them can cost."""
         if planned.funding is not Funding.CREDITS:
             return
-        if self._worst_pico is None:
-            self._worst_pico = await self._worst_cases()
+        if self._bound_of is None:
+            await self._find_worst_cases()
             await self._reserve(self._worst_pico[planned.candidate], max(self._worst_pico.values()))
         needed_pico = self._worst_pico[planned.candidate]
-        if needed_pico > self._reserved_pico:
-            raise CreditTooLowError(usd_from_pico(needed_pico), usd_from_pico(self._reserved_pico))
+        if needed_pico > self._named_pico:
+            raise CreditTooLowError(usd_from_pico(needed_pico), usd_from_pico(self._named_pico))
 
     def put_back(self) -> None:
         if self._reservation is not None:
             self._credit.put_back(self._spender, self._reservation)
-            self._reservation, self._reserved_pico = None, 0
+            del self._running[self._call.record.wire.request_id]
+            self._reservation, self._named_pico = None, 0
             self._call.record.forget_reservation()
 
-    async def _worst_cases(self) -> dict[Candidate, int]:
+    def name_cost(self, record: UsageRecord) -> None:
+        """Lowers what the record names to what the call can have cost, where the rest is of use here."""
+        if self._reservation is None or self._reservation.lease.is_single:
+            return
+        for candidate, bound in (self._bound_of or {}).items():
+            if (candidate.provider, candidate.model) == (record.provider, record.model):
+                self._named_pico = min(self._named_pico, cost_bound_pico(record, candidate, bound))
+                record.reserved = usd_from_pico(self._named_pico)
+                return
+
+    def end(self) -> None:
+        """Makes room for other calls by what the record does not name."""
+        if self._reservation is not None:
+            self._credit.put_back(self._spender, self._reservation, self._named_pico)
+            self._reservation = None
+
+    async def _find_worst_cases(self) -> None:
         call = self._call
         funded = [planned.candidate for planned in call.plan if planned.funding is Funding.CREDITS]
         candidates = list(dict.fromkeys(funded))
         bounds = await self._bounds.bounds(self._spender.organization_id, candidates)
-        return {
+        self._bound_of = dict(zip(candidates, bounds, strict=True))
+        self._worst_pico = {
             candidate: worst_case_pico(call.request, candidate, bound, payload_retained=call.grant.payload_retained)
-            for candidate, bound in zip(candidates, bounds, strict=True)
+            for candidate, bound in self._bound_of.items()
         }
 
     async def _reserve(self, needed_pico: int, best_pico: int) -> None:
@@ -87,5 +137,7 @@ class LeaseCover:
             if needed_pico == 0:
                 return
             reservation = await self._credit.reserve(self._spender, needed_pico)
-        self._reservation, self._reserved_pico = reservation, reservation.reserved_pico
-        self._call.record.take_reservation(reservation.lease.lease_id, usd_from_pico(reservation.reserved_pico))
+        record = self._call.record
+        self._reservation, self._named_pico = reservation, reservation.reserved_pico
+        self._running[record.wire.request_id] = self
+        record.take_reservation(reservation.lease.lease_id, usd_from_pico(reservation.reserved_pico))

@@ -102,9 +102,9 @@ class LeasedCredit:
         """
         return await self._account(spender).reserve(amount_pico)
 
-    def put_back(self, spender: Spender, reservation: Reservation) -> None:
-        """Undoes a reservation that no record names."""
-        self._account(spender).purse.put_back(reservation)
+    def put_back(self, spender: Spender, reservation: Reservation, kept_pico: int = 0) -> None:
+        """Undoes a reservation, but for what a durable record names of it."""
+        self._account(spender).put_back(reservation, kept_pico)
 
     def _account(self, spender: Spender) -> "_Account":
         account = self._accounts.get(spender)
@@ -179,6 +179,10 @@ class _Account:
                 self.purse.put_back(waiting.result.result())
             raise
 
+    def put_back(self, reservation: Reservation, kept_pico: int) -> None:
+        self.purse.put_back(reservation, kept_pico)
+        self._serve()
+
     def _note(self, amount_pico: int) -> None:
         self._reserved_pico += amount_pico
         self._last_pico = amount_pico
@@ -214,7 +218,7 @@ class _Account:
             self.purse.said(returns)
 
     def _refuse_what_is_known(self, amount_pico: int, now: float) -> None:
-        if now < self._away_until:
+        if now < self._away_until and not self.purse.can_ever_reserve(amount_pico):
             raise _unknown()
         refusal = self._refusal
         if refusal is not None and now < refusal.until and amount_pico >= refusal.amount_pico:
@@ -250,8 +254,11 @@ class _Account:
                 needed_pico, answer = await self._ask()
             except UnavailableError as error:
                 self._away_until = self._early_not_before = self.clock() + AWAY_SECONDS
-                self._fail_all(error)
-                return
+                self._fail_who_waits_in_vain(error)
+                if self._first() is None:
+                    return
+                await asyncio.sleep(HELD_PAUSE_SECONDS_MAX)
+                continue
             self._serve()
             if answer.outcome == wire.LEASE_OUTCOME_GRANTED:
                 pause_seconds = HELD_PAUSE_SECONDS_MIN
@@ -294,7 +301,8 @@ class _Account:
         LEASE_REQUESTS.labels(wire.LeaseOutcome.Name(answer.outcome).removeprefix("LEASE_OUTCOME_").lower()).inc()
         if answer.outcome == wire.LEASE_OUTCOME_GRANTED:
             granted_pico = pico_from_usd(answer.granted)
-            self.purse.take_in(request.lease_id, granted_pico, self._asked_at, answer.lease_seconds)
+            needed_pico = pico_from_usd(request.needed)
+            self.purse.take_in(request.lease_id, granted_pico, needed_pico, self._asked_at, answer.lease_seconds)
             self._reserved_pico, self._reserved_since = 0, self._asked_at
         return pico_from_usd(request.needed), answer
 
@@ -339,6 +347,17 @@ class _Account:
             if now - waiting.since >= WAIT_SECONDS_MAX and not waiting.result.done():
                 CREDIT_REFUSALS.labels("held").inc()
                 waiting.result.set_exception(UnavailableError("Running calls hold the credit that is left; try again."))
+
+    def _fail_who_waits_in_vain(self, error: DomainError) -> None:
+        """While the ledger is away, calls that end make room in the leases there are, and nothing else does."""
+        now = self.clock()
+        for waiting in self._waiting:
+            is_hopeless = now - waiting.since >= WAIT_SECONDS_MAX or not self.purse.can_ever_reserve(
+                waiting.amount_pico
+            )
+            if is_hopeless and not waiting.result.done():
+                CREDIT_REFUSALS.labels("unknown").inc()
+                waiting.result.set_exception(error)
 
     def _fail_all(self, error: DomainError) -> None:
         for waiting in self._waiting:

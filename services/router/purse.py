@@ -2,8 +2,10 @@
 
 The ledger's half of the promise is in `services.ledger.leases`; this is the router's: a reservation is taken from the
 unreserved part of one lease, and that part goes down in no other way than by reservations and by what is given back.
-A reservation comes back only if no record names it. Real costs are not known here, nor needed: when the ledger records
-a call, what it did not cost is free for everybody, and this worker leases again.
+When a call has ended, its record names what it can have cost at most, now that its usage is known; once the record is
+durable, the rest is unreserved again. It would not do any earlier: a record that is lost is replaced by one that names
+the whole. Near the end of the balance a lease is for one call; its rest is not kept for this worker's next call, but
+free for everybody as soon as the ledger has recorded the call, so its record goes on naming the whole.
 """
 
 from collections.abc import Iterable
@@ -30,6 +32,8 @@ class HeldLease:
     unreserved_pico: int
     # When something was last reserved, or it was asked for.
     used_at: float
+    # True when it was all that was needed and no more.
+    is_single: bool = False
     # All that was given back since it began.
     returned_pico: int = 0
     # True when nothing will be reserved from it any more.
@@ -75,19 +79,34 @@ class Purse:
                 return Reservation(lease, amount_pico)
         return None
 
-    def put_back(self, reservation: Reservation) -> None:
-        """Undoes a reservation that no record names."""
-        lease = reservation.lease
-        if not lease.is_closed:
-            lease.unreserved_pico += reservation.reserved_pico
+    def put_back(self, reservation: Reservation, kept_pico: int = 0) -> None:
+        """Undoes a reservation, but for what a record names of it."""
+        lease, rest_pico = reservation.lease, reservation.reserved_pico - kept_pico
+        if not rest_pico:
             return
-        lease.returned_pico += reservation.reserved_pico
+        if not lease.is_closed:
+            lease.unreserved_pico += rest_pico
+            return
+        lease.returned_pico += rest_pico
         self._say(lease)
 
-    def take_in(self, lease_id: str, granted_pico: int, asked_at: float, lease_seconds: float) -> None:
+    def can_ever_reserve(self, amount_pico: int) -> bool:
+        """Whether a lease is large enough, once its calls have ended."""
+        return any(not lease.is_single and lease.granted_pico >= amount_pico for lease in self.leases.values())
+
+    def take_in(
+        self, lease_id: str, granted_pico: int, needed_pico: int, asked_at: float, lease_seconds: float
+    ) -> None:
         """A lease was granted that was asked for at that moment."""
-        end, renew_at = asked_at + lease_seconds, asked_at + lease_seconds / 2
-        self.leases[lease_id] = HeldLease(lease_id, granted_pico, end, renew_at, granted_pico, asked_at)
+        self.leases[lease_id] = HeldLease(
+            lease_id,
+            granted_pico,
+            end=asked_at + lease_seconds,
+            renew_at=asked_at + lease_seconds / 2,
+            unreserved_pico=granted_pico,
+            used_at=asked_at,
+            is_single=granted_pico == needed_pico,
+        )
 
     def runs_low(self) -> bool:
         """Whether more should be leased before anybody has to wait for it."""

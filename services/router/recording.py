@@ -21,12 +21,23 @@ class Journal(Protocol):
         """Returns when the record is durable. Raises SpoolFailedError."""
 
 
+class Covers(Protocol):
+    """What was reserved for calls."""
+
+    def name_cost(self, record: UsageRecord) -> None:
+        """Puts into a final record what its call can have cost at most."""
+
+    def end(self, record: UsageRecord) -> None:
+        """The journal has the record: what it does not name can be reserved again."""
+
+
 class Recorder:
     """Begins and ends the records of calls. Lives as long as its worker."""
 
-    def __init__(self, journal: Journal, call_log: CallLog) -> None:
+    def __init__(self, journal: Journal, call_log: CallLog, covers: Covers | None = None) -> None:
         self._journal = journal
         self._call_log = call_log
+        self._covers = covers
 
     def begin(self, record: UsageRecord, *, credit_funded: bool) -> None:
         """Before a provider is called. Raises SpoolFullError when it must not be."""
@@ -36,11 +47,16 @@ class Recorder:
         """Returns when the record is durable. Raises SpoolFailedError; then the client may not be told of success."""
         count_call(record)
         self._call_log.write(record)
+        if self._covers is not None:
+            self._covers.name_cost(record)
         try:
             await self._journal.finish(record)
         finally:
-            # The journal has it now. Whoever goes on holding the record, a cache for one, is not to hold this.
+            # The journal has it now, durably or in its place before all that come after it. Whoever goes on holding the
+            # record, a cache for one, is not to hold this.
             record.ClearField("payload")
+            if self._covers is not None:
+                self._covers.end(record)
 
     async def finish_failed(self, record: UsageRecord) -> None:
         """Like `finish`, for a call that failed anyway: its own error matters more to the client than the disk's."""

@@ -70,7 +70,7 @@ class Settings:
                 trusted_proxy_count=environment.integer("TOLLGATE_ROUTER_TRUSTED_PROXIES", 0, least=0, most=16),
             ),
             cache_bytes=environment.integer("TOLLGATE_ROUTER_CACHE_MIB", 16, least=0, most=65_536) * 2**20,
-            leases_credit=environment.flag("TOLLGATE_CREDIT_LEASES"),
+            leases_credit=environment.flag("TOLLGATE_CREDIT_LEASES", default=True),
             provider_key_private=read_private_key(environment),
             log_level=environment.text("TOLLGATE_LOG_LEVEL", "INFO"),
         )

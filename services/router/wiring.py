@@ -14,7 +14,7 @@ from services.router.admission import Admission
 from services.router.attempts import Attempts
 from services.router.call_log import CallLog
 from services.router.calls import Calls
-from services.router.covering import LeaseCover, NoCover
+from services.router.covering import LeaseCovers, NoCover
 from services.router.credit import LeasedCredit
 from services.router.credit_ledger import CreditLedger
 from services.router.directory import Directory, Resolve, refusal_from_status
@@ -75,7 +75,8 @@ class Worker:
         self._upstreams = [Upstream(provider) for provider in settings.providers]
         self._draining: asyncio.Task[None] | None = None
 
-        recorder = Recorder(spool, self._call_log)
+        covers = LeaseCovers(self._credit, PriceBounds(credit_ledger.price_bounds))
+        recorder = Recorder(spool, self._call_log, covers)
         key_ring = KeyRing(settings.provider_key_private)
         directory = Directory(_resolve_by(channel, token))
         candidates = [candidate for provider in settings.providers for candidate in provider.candidates]
@@ -93,14 +94,13 @@ class Worker:
         admission = Admission(directory, planner, limiter, recorder, settings.policies.defaults)
         attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring, health)
         cache = ResponseCache(settings.cache_bytes)
-        bounds = PriceBounds(credit_ledger.price_bounds)
         calls = Calls(
             admission,
             attempts,
             recorder,
             cache,
             IdempotencyKeys(),
-            cover_of=lambda call: LeaseCover(self._credit, bounds, call) if settings.leases_credit else NoCover(),
+            cover_of=covers.cover_of if settings.leases_credit else lambda _: NoCover(),
         )
 
         self.http = HttpFace(

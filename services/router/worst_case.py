@@ -1,4 +1,4 @@
-"""What a call can cost at most, before anybody was asked. Pure.
+"""What a call can cost at most: before anybody was asked, and when it is known what was used. Pure.
 
 Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and some more
 for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes
@@ -13,7 +13,8 @@ from typing import Any
 
 from services.router.formats.endpoint import EndpointNumber, ModelRequest
 from services.router.routing import Candidate
-from tollgate.ledger.v1 import credit_service_pb2
+from tollgate.ledger.v1 import credit_service_pb2, usage_pb2
+from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
 # Templates around messages. The format of each message has more bytes than its template has tokens.
 WRAPPING_TOKENS_MAX = 200
@@ -31,6 +32,8 @@ SEARCHED_TOKENS_MAX = 200_000
 # Each of at most sixteen lines is rounded to whole pico-USD by itself.
 ROUNDING_PICO = 16
 _ATTO_PER_PICO = 10**6
+# Everything else costs nothing.
+_CHARGED = (usage_pb2.OUTCOME_SUCCESS, usage_pb2.OUTCOME_CLIENT_GONE, usage_pb2.OUTCOME_CONTENT_REJECTED)
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _EARLIER_RESPONSES = (b"previous_response_id", b'"conversation"', b'"prompt"')
 _FILES = (b"file_id", b"file_url", b"fileUri", b'"type":"document"', b'"type": "document"')
@@ -85,6 +88,39 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
     )
     if payload_retained:
         atto += (input_tokens + output_tokens) * bound.storage_token
+    return -(-atto // _ATTO_PER_PICO) + ROUNDING_PICO if atto else 0
+
+
+def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> int:
+    """The most that an ended call can be charged, now that it is known what was used. In pico-USD.
+
+    `candidate` is the one that was tried last. Where an own key paid for it, storage is charged all the same.
+    """
+    if record.outcome not in _CHARGED:
+        return 0
+    usage = record.usage
+    atto = 0
+    if record.funding == usage_pb2.FUNDING_CREDITS:
+        input_tokens = max(
+            usage.input_tokens,
+            usage.cached_input_tokens
+            + usage.cache_write_tokens
+            + usage.input_audio_tokens
+            + usage.input_image_tokens
+            + usage.input_images * _image_tokens_max(candidate.model),
+        )
+        output_tokens = max(
+            usage.output_tokens, usage.reasoning_tokens + usage.output_image_tokens + usage.output_audio_tokens
+        )
+        atto = (
+            input_tokens * bound.media_input_token
+            + output_tokens * bound.media_output_token
+            + sum(images.count for images in usage.output_images) * bound.output_image
+            + usage.web_searches * bound.web_search
+            + bound.request
+        )
+    if record.payload_retained:
+        atto += (usage.input_tokens + usage.output_tokens) * bound.storage_token
     return -(-atto // _ATTO_PER_PICO) + ROUNDING_PICO if atto else 0
 
 

@@ -202,8 +202,11 @@ class LeaseModel(RuleBasedStateMachine):
         worker = self.workers[which]
         if worker.running:
             call = worker.running.pop(pick % len(worker.running))
-            reserved = call.reservation.reserved_pico
-            worker.log.append(Record(call.reservation.lease.lease_id, reserved, int(part * reserved)))
+            lease, reserved = call.reservation.lease, call.reservation.reserved_pico
+            cost = int(part * reserved)
+            named = reserved if lease.is_single else cost
+            worker.log.append(Record(lease.lease_id, named, cost))
+            worker.purse.put_back(call.reservation, named)
 
     @rule(which=st.integers(0, 1), pick=st.integers(0, 100))
     def refuse(self, which: int, pick: int) -> None:
@@ -313,9 +316,10 @@ class LeaseModel(RuleBasedStateMachine):
             return
         worker.purse.said(answer.returns)
         if worker.pending is not None and worker.pending[0] == answer.lease_id:
+            _, needed = worker.pending
             worker.pending = None
             if answer.pico:
-                worker.purse.take_in(answer.lease_id, answer.pico, 0.0, 60.0)
+                worker.purse.take_in(answer.lease_id, answer.pico, needed, 0.0, 60.0)
 
     # What holds
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.ledger.convert_credit import bound_to_proto
 from services.ledger.pricing import (
     Funding,
     ImagePrice,
@@ -19,31 +20,29 @@ from services.ledger.pricing import (
     price_bound,
     price_call,
 )
+from services.router.routing import Candidate
+from services.router.worst_case import bound_from_proto, cost_bound_pico
 from tests.unit.ledger.pricing_builders import FLAT, ORDINARY, per_million
 from tests.unit.ledger.test_pricing_oracle import fractions, prices, usages
+from tollgate.ledger.v1 import usage_pb2
 
-# A line is rounded by itself, and a call has at most so many.
-ROUNDING_PICO = 16
-ATTO_PER_PICO = 10**6
+GPT = Candidate("openai", "gpt-4o", "gpt-4o")
 
 
-def most_pico(usage: Usage, prices: Prices, discount: Decimal) -> int:
-    bound = price_bound(prices, discount)
-    # Parts that do not fit into their whole together are charged as reported. Where images of the prompt are counted
-    # and not their tokens, a price may say how many those are.
-    parts_in = (
-        usage.cached_input_tokens + usage.cache_write_tokens + usage.input_audio_tokens + usage.input_image_tokens
+def most_pico(usage: Usage, prices: Prices, discount: Decimal, outcome: Outcome, *, retained: bool) -> int:
+    """As a router reckons it, from what the ledger tells it over the wire."""
+    bound = bound_from_proto(bound_to_proto(price_bound(prices, discount)))
+    images = [
+        usage_pb2.OutputImages(size=one.size, quality=one.quality, count=one.count) for one in usage.output_images
+    ]
+    quantities = {name: getattr(usage, name) for name in Usage.__slots__ if name != "output_images"}
+    record = usage_pb2.UsageRecord(
+        outcome=usage_pb2.Outcome.ValueType(outcome),
+        funding=usage_pb2.FUNDING_CREDITS,
+        usage=usage_pb2.Usage(**quantities, output_images=images),
+        payload_retained=retained,
     )
-    parts_out = usage.reasoning_tokens + usage.output_image_tokens + usage.output_audio_tokens
-    input_tokens = max(usage.input_tokens, parts_in + usage.input_images * (prices.tokens_per_input_image or 0))
-    atto = (
-        input_tokens * bound.media_input_token
-        + max(usage.output_tokens, parts_out) * bound.media_output_token
-        + sum(images.count for images in usage.output_images) * bound.output_image
-        + bound.request
-        + usage.web_searches * bound.web_search
-    )
-    return -(-atto // ATTO_PER_PICO) + ROUNDING_PICO
+    return cost_bound_pico(record, GPT, bound)
 
 
 @settings(max_examples=100, deadline=None)
@@ -54,23 +53,31 @@ def most_pico(usage: Usage, prices: Prices, discount: Decimal) -> int:
     service_tier=st.sampled_from(["", "flex", "priority"]),
     outcome=st.sampled_from([Outcome.SUCCESS, Outcome.CONTENT_REJECTED, Outcome.CLIENT_GONE]),
     start_time=st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    retained=st.booleans(),
 )
 def test_no_call_costs_more_than_its_bound(
-    *, usage: Usage, prices: Prices, discount: Decimal, service_tier: str, outcome: Outcome, start_time: datetime
+    *,
+    usage: Usage,
+    prices: Prices,
+    discount: Decimal,
+    service_tier: str,
+    outcome: Outcome,
+    start_time: datetime,
+    retained: bool,
 ) -> None:
     call = price_call(
         usage,
         outcome=outcome,
         funding=Funding.CREDITS,
         cache_hit=False,
-        payload_retained=False,
+        payload_retained=retained,
         service_tier=service_tier,
         start_time=start_time,
         prices=prices,
         discount=discount,
     )
 
-    assert call.charged_pico <= most_pico(usage, prices, discount)
+    assert call.charged_pico <= most_pico(usage, prices, discount, outcome, retained=retained)
 
 
 def test_the_bound_of_ordinary_prices_is_those_prices() -> None:

@@ -250,6 +250,22 @@ async def test_while_the_ledger_is_away_calls_go_on_from_what_is_leased_and_then
         assert refusal.value.retry_after_seconds == 1
 
 
+async def test_while_the_ledger_is_away_a_call_waits_for_those_that_run_to_leave_it_room() -> None:
+    ledger = ModelLedger()
+    async with credit_of(ledger) as credit:
+        running = await credit.reserve(ACME, 4 * USD)
+        await settled()
+        ledger.is_away = True
+        await credit.reserve(ACME, 3 * USD)
+        waiting = asyncio.create_task(credit.reserve(ACME, 4 * USD))
+        await asyncio.sleep(0.05)
+        was_waiting = not waiting.done()
+        credit.put_back(ACME, running, kept_pico=1)
+
+        assert was_waiting
+        assert (await waiting).lease is running.lease
+
+
 async def test_a_lease_whose_answer_was_lost_is_asked_for_until_it_is_known() -> None:
     ledger = ModelLedger(loses_answers=True)
     clock = Clock()
