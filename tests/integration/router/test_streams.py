@@ -155,11 +155,15 @@ async def test_a_client_that_leaves_before_the_first_piece_is_recorded_all_the_s
     assert (record.usage_source, record.usage.output_tokens) == (usage_pb2.USAGE_SOURCE_REPORTED, 8)
 
 
-async def test_many_slow_streams_are_all_complete_and_recorded_once(router: Router, ledger: FakeLedger) -> None:
+async def test_a_thousand_slow_streams_are_all_complete_and_recorded_once(router: Router, ledger: FakeLedger) -> None:
     key = ledger.grant()
-    prompt = "Hello simulate:tokens=40 simulate:chunk_ms=20"
-    answers = await asyncio.gather(*(router.chat(key, prompt, stream=True) for _ in range(100)))
-    records = [await ledger.record(answer.request_id) for answer in answers]
+    prompt = "Hello simulate:tokens=200 simulate:chunk_ms=50"
+    answers = await asyncio.gather(*(router.chat(key, prompt, stream=True) for _ in range(1_000)))
+    for answer in answers:
+        await ledger.record(answer.request_id)
+    records = await ledger.records_of(key)
 
     assert all(answer.body.endswith(DONE) for answer in answers)
-    assert all(record.usage.output_tokens == 40 for record in records)
+    assert len({record.request_id for record in records}) == len(records) == len(answers)
+    assert {record.usage.output_tokens for record in records} == {200}
+    assert {record.usage_source for record in records} == {usage_pb2.USAGE_SOURCE_REPORTED}
