@@ -4,6 +4,7 @@ import grpc
 
 from services.common.grpc_calls import SERVICE_TOKEN_HEADER
 from services.common.grpc_server import MESSAGE_BYTES_MAX
+from services.common.tls import NO_TLS, Tls
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -15,9 +16,12 @@ _OPTIONS = [
 ]
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(address: str, tls: Tls = NO_TLS) -> grpc.aio.Channel:
     """A channel that connects when first used, and again whenever it has to."""
-    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    credentials = tls.channel_credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
 
 
 def service_metadata(service_token: str) -> tuple[tuple[str, str], ...]:

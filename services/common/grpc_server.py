@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from services.common.authentication import KeyDirectory
 from services.common.grpc_calls import Guard, Handler, guarded
 from services.common.settings import Environment, SettingError
+from services.common.tls import NO_TLS, Tls
 
 # A batch of 1,000 records of ordinary size is under 1 MiB; nobody needs more than this.
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -30,6 +31,7 @@ class ServerSettings:
     drain_seconds: int
     # True when several processes listen on the one address and share its connections.
     reuse_port: bool = False
+    tls: Tls = NO_TLS
 
     @classmethod
     def read(
@@ -41,6 +43,7 @@ class ServerSettings:
             reflection=environment.flag("TOLLGATE_REFLECTION"),
             drain_seconds=environment.integer("TOLLGATE_DRAIN_SECONDS", 10, least=0, most=600),
             reuse_port=reuse_port,
+            tls=Tls.read(environment),
         )
 
 
@@ -103,8 +106,11 @@ class GrpcServer:
         address = self._settings.listen_address
         try:
             _try_to_bind(address, reuse_port=self._settings.reuse_port)
-            if self._server.add_insecure_port(address) == 0:
-                raise RuntimeError
+            credentials = self._settings.tls.server_credentials()
+            if credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, credentials)
         except (OSError, RuntimeError) as error:
             raise SettingError(f"cannot listen on {address}; is something else using the port?") from error
         await self._server.start()

@@ -121,7 +121,7 @@ class Worker:
     async def start(cls, settings: Settings) -> "Worker":
         """Raises SettingError when an address is taken or the spool cannot be used."""
         spool = Spool.open(settings.spool_directory, settings.spool)
-        worker = cls(settings, spool, open_channel(settings.ledger_address))
+        worker = cls(settings, spool, open_channel(settings.ledger_address, settings.grpc.tls))
         _serve_metrics(settings)
         await worker._grpc.start()
         worker._sender.start()

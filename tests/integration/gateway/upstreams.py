@@ -17,6 +17,7 @@ from services.common.authentication import Caller, Scope, hash_key
 from services.common.errors import DomainError, ErrorKind, InvalidRequestError, NotFoundError, UnavailableError
 from services.common.grpc_calls import headers_of
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
+from services.common.tls import NO_TLS, Tls
 from tollgate.ledger.v1 import billing_service_pb2 as billing
 from tollgate.ledger.v1 import billing_service_pb2_grpc, usage_service_pb2_grpc
 from tollgate.ledger.v1 import usage_service_pb2 as usage
@@ -166,8 +167,10 @@ class ModelRoutes(BaseHTTPRequestHandler):
 
 
 @asynccontextmanager
-async def _grpc_server(address: str, *services: Service) -> AsyncIterator[None]:
-    settings = ServerSettings(listen_address=address, service_token=SERVICE_TOKEN, reflection=True, drain_seconds=0)
+async def _grpc_server(address: str, tls: Tls, *services: Service) -> AsyncIterator[None]:
+    settings = ServerSettings(
+        listen_address=address, service_token=SERVICE_TOKEN, reflection=True, drain_seconds=0, tls=tls
+    )
     server = GrpcServer(settings, Keys(), services)
     await server.start()
     try:
@@ -195,7 +198,7 @@ def _service(module: Any, register: Any, servicer: object) -> Service:
 
 
 @asynccontextmanager
-async def services_behind(addresses: Addresses) -> AsyncIterator[Activity]:
+async def services_behind(addresses: Addresses, tls: Tls = NO_TLS) -> AsyncIterator[Activity]:
     """Everything that Envoy passes requests on to."""
     asked = Activity()  # type: ignore[abstract]  # it answers what the tests ask
     reporting = (
@@ -208,9 +211,9 @@ async def services_behind(addresses: Addresses) -> AsyncIterator[Activity]:
     )
     router = _service(inference, inference_service_pb2_grpc.add_InferenceServiceServicer_to_server, Inference())  # type: ignore[abstract]  # it answers what the tests ask
     async with (
-        _grpc_server(addresses.reporting, *reporting),
-        _grpc_server(addresses.ledger, *ledger),
-        _grpc_server(addresses.router_grpc, router),
+        _grpc_server(addresses.reporting, tls, *reporting),
+        _grpc_server(addresses.ledger, tls, *ledger),
+        _grpc_server(addresses.router_grpc, tls, router),
     ):
         with _http_server(addresses.router_http):
             yield asked
