@@ -1,9 +1,12 @@
 """Speaks HTTP to one provider."""
 
+import asyncio
 import ipaddress
 import math
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
@@ -18,6 +21,7 @@ from services.router.routing import Failure
 # Nothing a chat completion answers is larger; a provider that sends more is broken.
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 _RETRY_AFTER_SECONDS_MAX = 3600
+_Result = TypeVar("_Result")
 
 
 class UpstreamError(Exception):
@@ -48,7 +52,7 @@ class UpstreamAnswer:
     async def read_chunk(self) -> bytes | None:
         """The next bytes as they come; None at the end. Raises UpstreamError."""
         try:
-            chunk = await self._response.body_reader.read_chunk()
+            chunk = await _cancellable(self._response.body_reader.read_chunk())
         except RequestError as error:
             raise _broken_off(error, self.status) from error
         return None if chunk is None else bytes(chunk)
@@ -57,7 +61,7 @@ class UpstreamAnswer:
         """The whole body. Raises UpstreamError."""
         if self._announced_bytes() <= ANSWER_BYTES_MAX:
             try:
-                return bytes(await self._response.bytes())
+                return bytes(await _cancellable(self._response.bytes()))
             except RequestError as error:
                 raise _broken_off(error, self.status) from error
 
@@ -101,13 +105,24 @@ class Upstream:
             builder = builder.streamed_read_buffer_limit(0)
         request = builder.build_streamed()
         try:
-            response = await request.__aenter__()
+            response = await _cancellable(request.__aenter__())
         except RequestError as error:
             raise _not_answered(error) from error
         return UpstreamAnswer(request, response)
 
     async def close(self) -> None:
         await self._client.close()
+
+
+async def _cancellable(waiting: Awaitable[_Result]) -> _Result:
+    """Waits for the HTTP client, which forgets a cancellation that comes together with its result: a timeout's, too."""
+    task = cast("asyncio.Task[object]", asyncio.current_task())
+    before = task.cancelling()
+    try:
+        return await waiting
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _client_for(provider: Provider) -> Client:
