@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -119,12 +120,28 @@ class Customer:
     api: Api
 
 
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """One that others may enter: as root, PostgreSQL runs as another user, whom pytest's own directories keep out."""
+    directory = Path(tempfile.mkdtemp(prefix="tollgate-"))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def state() -> Iterator[State]:
-    directory = Path(tempfile.mkdtemp(prefix="tollgate-"))
-    directory.chmod(0o755)  # as root, PostgreSQL runs as another user
-    yield State(directory)
-    shutil.rmtree(directory, ignore_errors=True)
+    with open_directory() as directory:
+        yield State(directory)
+
+
+@pytest.fixture
+def state_directory() -> Iterator[Path]:
+    """For a stack of a test's own."""
+    with open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

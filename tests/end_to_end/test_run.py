@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from development.addresses import Addresses
+from tests.end_to_end.conftest import open_directory
 
 SECONDS = 150
 
@@ -50,10 +51,10 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    made = tmp_path_factory.mktemp("run")
-    (made / "state").mkdir()
-    yield made
+def directory() -> Iterator[Path]:
+    with open_directory() as made:
+        (made / "state").mkdir()
+        yield made
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -101,12 +102,12 @@ def test_a_second_start_finds_its_data_again(directory: Path) -> None:
     assert total_row == "11"
 
 
-async def test_an_interrupt_in_the_middle_of_a_start_leaves_no_process(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    run = Run(tmp_path)
+async def test_an_interrupt_in_the_middle_of_a_start_leaves_no_process(state_directory: Path) -> None:
+    (state_directory / "state").mkdir()
+    run = Run(state_directory)
     run.until("PostgreSQL")
     await asyncio.sleep(0.5)
 
     run.interrupt()
 
-    assert processes_of(tmp_path) == []
+    assert processes_of(state_directory) == []
