@@ -16,6 +16,7 @@ from services.common.authentication import KeyDirectory
 from services.common.grpc_calls import Guard, Handler, guarded
 from services.common.settings import Environment, SettingError
 from services.common.tls import NO_TLS, Tls
+from services.common.tracing import read_traces_endpoint
 
 # A batch of 1,000 records of ordinary size is under 1 MiB; nobody needs more than this.
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -32,6 +33,8 @@ class ServerSettings:
     # True when several processes listen on the one address and share its connections.
     reuse_port: bool = False
     tls: Tls = NO_TLS
+    # Where spans go. None where nobody traces.
+    traces_endpoint: str | None = None
 
     @classmethod
     def read(
@@ -44,6 +47,7 @@ class ServerSettings:
             drain_seconds=environment.integer("TOLLGATE_DRAIN_SECONDS", 10, least=0, most=600),
             reuse_port=reuse_port,
             tls=Tls.read(environment),
+            traces_endpoint=read_traces_endpoint(environment),
         )
 
 

@@ -7,6 +7,7 @@ import uvloop
 
 from services.common.logs import start_logging
 from services.common.settings import SettingError
+from services.common.tracing import traced
 from services.ledger.settings import Settings
 from services.ledger.wiring import serve
 
@@ -15,7 +16,8 @@ def main() -> int:
     try:
         settings = Settings.from_environ(os.environ)
         start_logging("ledger", settings.log_level)
-        uvloop.run(serve(settings))
+        with traced("ledger", settings.server.traces_endpoint):
+            uvloop.run(serve(settings))
     except SettingError as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 2

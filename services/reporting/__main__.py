@@ -7,6 +7,7 @@ import uvloop
 
 from services.common.logs import start_logging
 from services.common.settings import SettingError
+from services.common.tracing import traced
 from services.reporting.settings import Settings
 from services.reporting.wiring import serve
 
@@ -15,7 +16,8 @@ def main() -> int:
     try:
         settings = Settings.from_environ(os.environ)
         start_logging("reporting", settings.log_level)
-        uvloop.run(serve(settings))
+        with traced("reporting", settings.server.traces_endpoint):
+            uvloop.run(serve(settings))
     except SettingError as error:
         print(f"reporting: {error}", file=sys.stderr)
         return 2

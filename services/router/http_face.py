@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 import orjson
@@ -23,6 +23,9 @@ from services.router.health import Health
 from services.router.model_list import ModelList
 from services.router.providers import Provider
 from services.router.records import Arrival
+
+if TYPE_CHECKING:
+    from services.router.call_traces import CallTraces
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 _MODELS = "/v1/models"
@@ -44,6 +47,7 @@ class HttpFace:
         health: Health,
         *,
         limits: FaceLimits,
+        traces: "CallTraces | None" = None,
     ) -> None:
         self._calls = calls
         self._admission = admission
@@ -51,6 +55,7 @@ class HttpFace:
         self._providers = providers
         self._health_of_providers = health
         self._limits = limits
+        self._traces = traces
         # Set on SIGTERM: running calls go on, but nobody should send new ones.
         self.is_draining = False
         self._running: set[asyncio.Task[None]] = set()
@@ -79,6 +84,8 @@ class HttpFace:
         )
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._running.add(task)
+        if self._traces is not None:
+            self._traces.enter(cast("Mapping[str, str]", scope.headers))
         try:
             await self._route(scope, protocol, arrival)
         except DomainError as error:

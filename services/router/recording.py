@@ -31,13 +31,23 @@ class Covers(Protocol):
         """The journal has the record: what it does not name can be reserved again."""
 
 
+class Traces(Protocol):
+    """Where calls are shown to whoever follows them through several services."""
+
+    def write(self, record: UsageRecord) -> None:
+        """Notes a call that ended."""
+
+
 class Recorder:
     """Begins and ends the records of calls. Lives as long as its worker."""
 
-    def __init__(self, journal: Journal, call_log: CallLog, covers: Covers | None = None) -> None:
+    def __init__(
+        self, journal: Journal, call_log: CallLog, covers: Covers | None = None, traces: Traces | None = None
+    ) -> None:
         self._journal = journal
         self._call_log = call_log
         self._covers = covers
+        self._traces = traces
 
     def begin(self, record: UsageRecord, *, credit_funded: bool) -> None:
         """Before a provider is called. Raises SpoolFullError when it must not be."""
@@ -47,6 +57,8 @@ class Recorder:
         """Returns when the record is durable. Raises SpoolFailedError; then the client may not be told of success."""
         count_call(record)
         self._call_log.write(record)
+        if self._traces is not None:
+            self._traces.write(record)
         if self._covers is not None:
             self._covers.name_cost(record)
         try:

@@ -9,6 +9,7 @@ from services.common.grpc_client import open_channel, service_metadata
 from services.common.grpc_server import GrpcServer, Service
 from services.common.metrics import serve_metrics
 from services.common.settings import SettingError
+from services.common.tracing import start_tracing
 from services.router import gauges
 from services.router.admission import Admission
 from services.router.attempts import Attempts
@@ -44,6 +45,7 @@ from tollgate.router.v1 import inference_service_pb2
 from tollgate.router.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
 if TYPE_CHECKING:
+    from services.router.call_traces import CallTraces
     from services.router.redis_windows import RedisWindows
 
 DIRECTORY_TIMEOUT_SECONDS = 2.0
@@ -55,10 +57,13 @@ LAST_SEND_SECONDS = 3.0
 class Worker:
     """Everything that runs in one worker process, from its start to its stop."""
 
-    def __init__(self, settings: Settings, spool: Spool, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, settings: Settings, spool: Spool, channel: grpc.aio.Channel, traces: "CallTraces | None"
+    ) -> None:
         """Use `start`."""
         self._spool = spool
         self._channel = channel
+        self._traces = traces
         self._call_log = CallLog()
         token = settings.grpc.service_token
         self._sender = Sender(spool.outbox, channel, token)
@@ -76,7 +81,7 @@ class Worker:
         self._draining: asyncio.Task[None] | None = None
 
         covers = LeaseCovers(self._credit, PriceBounds(credit_ledger.price_bounds))
-        recorder = Recorder(spool, self._call_log, covers)
+        recorder = Recorder(spool, self._call_log, covers, traces)
         key_ring = KeyRing(settings.provider_key_private)
         directory = Directory(_resolve_by(channel, token))
         candidates = [candidate for provider in settings.providers for candidate in provider.candidates]
@@ -110,6 +115,7 @@ class Worker:
             settings.providers,
             health,
             limits=settings.face_limits,
+            traces=traces,
         )
         gauges.show(self.http, directory, cache)
         gauges.show_providers((provider.name for provider in settings.providers), health)
@@ -121,7 +127,8 @@ class Worker:
     async def start(cls, settings: Settings) -> "Worker":
         """Raises SettingError when an address is taken or the spool cannot be used."""
         spool = Spool.open(settings.spool_directory, settings.spool)
-        worker = cls(settings, spool, open_channel(settings.ledger_address, settings.grpc.tls))
+        traces = _start_traces(settings.grpc.traces_endpoint)
+        worker = cls(settings, spool, open_channel(settings.ledger_address, settings.grpc.tls), traces)
         _serve_metrics(settings)
         await worker._grpc.start()
         worker._sender.start()
@@ -154,6 +161,8 @@ class Worker:
         await self._channel.close(None)
         self._spool.close()
         self._call_log.flush()
+        if self._traces is not None:
+            self._traces.close()
 
     async def _drain(self, notice_seconds: int) -> None:
         await asyncio.sleep(notice_seconds)
@@ -184,6 +193,15 @@ def _resolve_by(channel: grpc.aio.Channel, service_token: str) -> Resolve:
             raise refusal_from_status(error) from error
 
     return resolve
+
+
+def _start_traces(endpoint: str | None) -> "CallTraces | None":
+    provider = start_tracing("router", endpoint)
+    if provider is None:
+        return None
+    from services.router.call_traces import CallTraces  # noqa: PLC0415 nor does whoever does not trace
+
+    return CallTraces(provider)
 
 
 def _open_redis(url: str | None) -> "RedisWindows | None":
