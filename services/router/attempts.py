@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.common.errors import DomainError
 from services.router.admission import AdmittedCall
-from services.router.covering import Cover
+from services.router.covering import LeaseCover
 from services.router.formats.endpoint import Answer, ModelRequest
 from services.router.formats.event_stream import EventTooLongError
 from services.router.formats.exchange import AnswerStream, Exchange, Target, UpstreamCall
@@ -79,7 +79,7 @@ class Attempts:
         self._health = health
         self._clock = clock
 
-    async def first_answer(self, call: AdmittedCall, cover: Cover) -> WholeCompletion | OpenStream:
+    async def first_answer(self, call: AdmittedCall, cover: LeaseCover) -> WholeCompletion | OpenStream:
         """The first answer any attempt gives. Raises the last UpstreamError when none does.
 
         Nothing has been sent to the client yet, so trying again is safe as long as this has not returned. Raises a

@@ -9,7 +9,7 @@ from services.router.admission import Admission, AdmittedCall, IncomingCall, Rea
 from services.router.answers import explained, explaining_event
 from services.router.attempts import Attempts, OpenStream, UpstreamStatusError, WholeCompletion
 from services.router.completion import take_usage
-from services.router.covering import Cover
+from services.router.covering import LeaseCovers
 from services.router.error_bodies import error_headers, status_of
 from services.router.errors import ClientGoneError, ProviderFailedError
 from services.router.formats.endpoint import Endpoint, ModelRequest
@@ -70,14 +70,14 @@ class Calls:
         cache: ResponseCache,
         idempotency_keys: IdempotencyKeys,
         *,
-        cover_of: Callable[[AdmittedCall], Cover],
+        covers: LeaseCovers,
     ) -> None:
         self._admission = admission
         self._attempts = attempts
         self._recorder = recorder
         self._cache = cache
         self._idempotency_keys = idempotency_keys
-        self._cover_of = cover_of
+        self._covers = covers
 
     async def answer(
         self,
@@ -178,7 +178,7 @@ class Calls:
         record = call.record
         record.point_at(call.plan[0])
         credit_funded = any(planned.funding is Funding.CREDITS for planned in call.plan)
-        cover = self._cover_of(call)
+        cover = self._covers.cover_of(call)
         await cover.take(call.plan[0])
         try:
             self._recorder.begin(record.wire, credit_funded=credit_funded)

@@ -1,7 +1,5 @@
 """Covers a call: its worst case is reserved before a provider that our credit pays for is asked."""
 
-from typing import Protocol
-
 from services.common.money import usd_from_pico
 from services.router.admission import AdmittedCall
 from services.router.credit import LeasedCredit, Spender
@@ -11,29 +9,6 @@ from services.router.purse import Reservation
 from services.router.routing import Candidate, Funding, PlannedAttempt
 from services.router.worst_case import Bound, cost_bound_pico, worst_case_pico
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
-
-
-class Cover(Protocol):
-    """What stands between one call and the organization's credit."""
-
-    async def take(self, planned: PlannedAttempt) -> None:
-        """Makes sure that the attempt is covered.
-
-        Raises InsufficientCreditsError when it cannot be, and UnavailableError when nobody can tell.
-        """
-
-    def put_back(self) -> None:
-        """Gives up what was taken: there will be no record that names it."""
-
-
-class NoCover:
-    """For routers that go by the balance alone."""
-
-    async def take(self, planned: PlannedAttempt) -> None:
-        return
-
-    def put_back(self) -> None:
-        return
 
 
 class LeaseCovers:
@@ -81,7 +56,10 @@ class LeaseCover:
         self._named_pico = 0
 
     async def take(self, planned: PlannedAttempt) -> None:
-        """Reserves, at the first attempt that credit pays for, what the dearest of them can cost."""
+        """Reserves, at the first attempt that credit pays for, what the dearest of them can cost.
+
+        Raises InsufficientCreditsError when the attempt cannot be covered, and UnavailableError when nobody can tell.
+        """
         if planned.funding is not Funding.CREDITS:
             return
         if self._bound_of is None:
@@ -92,6 +70,7 @@ class LeaseCover:
             raise CreditTooLowError(usd_from_pico(needed_pico), usd_from_pico(self._named_pico))
 
     def put_back(self) -> None:
+        """Gives up what was taken: there will be no record that names it."""
         if self._reservation is not None:
             self._credit.put_back(self._spender, self._reservation)
             del self._running[self._call.record.wire.request_id]

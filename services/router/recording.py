@@ -41,9 +41,7 @@ class Traces(Protocol):
 class Recorder:
     """Begins and ends the records of calls. Lives as long as its worker."""
 
-    def __init__(
-        self, journal: Journal, call_log: CallLog, covers: Covers | None = None, traces: Traces | None = None
-    ) -> None:
+    def __init__(self, journal: Journal, call_log: CallLog, covers: Covers, traces: Traces | None = None) -> None:
         self._journal = journal
         self._call_log = call_log
         self._covers = covers
@@ -59,16 +57,14 @@ class Recorder:
         self._call_log.write(record)
         if self._traces is not None:
             self._traces.write(record)
-        if self._covers is not None:
-            self._covers.name_cost(record)
+        self._covers.name_cost(record)
         try:
             await self._journal.finish(record)
         finally:
             # The journal has it now, durably or in its place before all that come after it. Whoever goes on holding the
             # record, a cache for one, is not to hold this.
             record.ClearField("payload")
-            if self._covers is not None:
-                self._covers.end(record)
+            self._covers.end(record)
 
     async def finish_failed(self, record: UsageRecord) -> None:
         """Like `finish`, for a call that failed anyway: its own error matters more to the client than the disk's."""

@@ -38,8 +38,6 @@ class Settings:
     redis_url: str | None = field(repr=False)
     # What a worker's response cache may hold.
     cache_bytes: int
-    # Whether calls that credit pays for reserve their worst case from leases; by the balance alone otherwise.
-    leases_credit: bool
     provider_key_private: X25519PrivateKey = field(repr=False)
     log_level: str
 
@@ -70,7 +68,6 @@ class Settings:
                 trusted_proxy_count=environment.integer("TOLLGATE_ROUTER_TRUSTED_PROXIES", 0, least=0, most=16),
             ),
             cache_bytes=environment.integer("TOLLGATE_ROUTER_CACHE_MIB", 16, least=0, most=65_536) * 2**20,
-            leases_credit=environment.flag("TOLLGATE_CREDIT_LEASES", default=True),
             provider_key_private=read_private_key(environment),
             log_level=environment.text("TOLLGATE_LOG_LEVEL", "INFO"),
         )

@@ -15,7 +15,7 @@ from services.router.admission import Admission
 from services.router.attempts import Attempts
 from services.router.call_log import CallLog
 from services.router.calls import Calls
-from services.router.covering import LeaseCovers, NoCover
+from services.router.covering import LeaseCovers
 from services.router.credit import LeasedCredit
 from services.router.credit_ledger import CreditLedger
 from services.router.directory import Directory, Resolve, refusal_from_status
@@ -99,14 +99,7 @@ class Worker:
         admission = Admission(directory, planner, limiter, recorder, settings.policies.defaults)
         attempts = Attempts({upstream.provider.name: upstream for upstream in self._upstreams}, key_ring, health)
         cache = ResponseCache(settings.cache_bytes)
-        calls = Calls(
-            admission,
-            attempts,
-            recorder,
-            cache,
-            IdempotencyKeys(),
-            cover_of=covers.cover_of if settings.leases_credit else lambda _: NoCover(),
-        )
+        calls = Calls(admission, attempts, recorder, cache, IdempotencyKeys(), covers=covers)
 
         self.http = HttpFace(
             calls,

@@ -141,7 +141,7 @@ def a_directory() -> Path:
 @pytest.fixture(scope="module")
 async def scene() -> AsyncIterator[Scene]:
     directory = a_directory()
-    settings = {"TOLLGATE_ROUTER_WORKERS": str(WORKER_COUNT), "TOLLGATE_CREDIT_LEASES": "true"}
+    settings = {"TOLLGATE_ROUTER_WORKERS": str(WORKER_COUNT)}
     stack = Stack(State(directory), Addresses.free(), {"TOLLGATE_LOG_LEVEL": "WARNING"}, settings)
     try:
         await stack.start()

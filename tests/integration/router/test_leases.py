@@ -21,7 +21,7 @@ OWN_KEYS = directory_service_pb2.PROJECT_MODE_OWN_KEYS
 
 @pytest.fixture(scope="module")
 async def leasing(start_router: StartRouter, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Router]:
-    async with start_router(tmp_path_factory.mktemp("leasing"), TOLLGATE_CREDIT_LEASES="true") as router:
+    async with start_router(tmp_path_factory.mktemp("leasing")) as router:
         yield router
 
 
@@ -172,14 +172,14 @@ async def test_what_a_killed_router_owed_is_shipped_by_the_next_which_says_so(
     start_router: StartRouter, ledger: FakeLedger, tmp_path: Path
 ) -> None:
     key = ledger.grant()
-    async with start_router(tmp_path, TOLLGATE_CREDIT_LEASES="true") as router:
+    async with start_router(tmp_path) as router:
         lost = asyncio.create_task(router.chat(key, "simulate:delay_ms=20000", max_tokens=100))
         await asyncio.sleep(0.5)
         router.process.send_signal(SIGKILL)
         await asyncio.gather(lost, return_exceptions=True)
         router.process.wait()
     said = len(ledger.credit.ended)
-    async with start_router(tmp_path, TOLLGATE_CREDIT_LEASES="true"):
+    async with start_router(tmp_path):
         (record,) = await ledger.records_of(key)
         async with asyncio.timeout(10):
             while len(ledger.credit.ended) == said:  # noqa: ASYNC110 the ledger tells nobody
@@ -195,7 +195,7 @@ async def test_a_router_that_stops_gives_back_what_it_has_leased(
     start_router: StartRouter, ledger: FakeLedger, tmp_path: Path
 ) -> None:
     key = ledger.grant()
-    async with start_router(tmp_path, TOLLGATE_CREDIT_LEASES="true") as router:
+    async with start_router(tmp_path) as router:
         await router.chat(key, max_tokens=100)
         held_pico = ledger.credit.held_pico(ledger.organization_of(key))
         router.process.send_signal(SIGTERM)
