@@ -17,8 +17,10 @@ from services.ledger.accounts import (
     ProjectChange,
 )
 from services.ledger.change_log import ChangeLog
+from services.ledger.key_keeping import key_of
 from services.ledger.reach import name_in_path, one_organization, organization_in_path
 from services.ledger.storage.accounts import AccountStore
+from services.ledger.storage.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
 
@@ -39,6 +41,7 @@ class AccountKeeper:
             retention_days=new.retention_days,
             payload_retained=new.payload_retained,
             create_time=self._clock(),
+            spending_limit=new.spending_limit,
         )
         own_id = made.organization_id
         async with transaction(self._database) as connection:
@@ -53,12 +56,15 @@ class AccountKeeper:
     ) -> Organization:
         """The organization as it is since.
 
-        Raises NotFoundError for one that is missing or not the caller's, ForbiddenError for what only operators change.
+        Raises NotFoundError for one that is missing or not the caller's, ForbiddenError for what only operators change,
+        and for a limit that is to be changed by a key that has one.
         """
         own_id = organization_in_path(caller, organization_id)
         if change.changes_plan and not caller.reaches_all:
             raise ForbiddenError("Only operators change plan and retention_days; leave them out.")
         async with transaction(self._database) as connection:
+            if change.changes_limit and (callers := await key_of(caller, KeyStore(connection))) is not None:
+                callers.require_may_limit()
             store = AccountStore(connection)
             before = await store.find_organization(own_id, lock=True)
             if before is None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.common.errors import InvalidRequestError
 from services.ledger.audit import Settings, in_words
+from services.ledger.spending_limits import SpendingLimit, limit_settings, require_one_limit
 
 RETENTION_DAYS_MAX = 365
 DISPLAY_NAME_MAX = 128
@@ -45,6 +46,8 @@ class NewOrganization:
     # Agreed with an Enterprise customer. None when nothing was said, as it must be with the other plans.
     retention_days_agreed: int | None
     payload_retained: bool
+    # None means that its keys may spend all it has.
+    spending_limit: SpendingLimit | None = None
 
     def __post_init__(self) -> None:
         require_text("display_name", self.display_name, least=1, most=DISPLAY_NAME_MAX)
@@ -65,6 +68,7 @@ class Organization:
     retention_days: int
     payload_retained: bool
     create_time: datetime
+    spending_limit: SpendingLimit | None
 
     @property
     def settings(self) -> Settings:
@@ -73,6 +77,7 @@ class Organization:
             "plan": self.plan.name,
             "retention_days": self.retention_days,
             "payload_retained": self.payload_retained,
+            **limit_settings(self.spending_limit),
         }
 
 
@@ -85,10 +90,19 @@ class OrganizationChange:
     # Agreed with an Enterprise customer.
     retention_days_agreed: int | None
     payload_retained: bool | None
+    spending_limit: SpendingLimit | None = None
+    clear_spending_limit: bool = False
 
     def __post_init__(self) -> None:
-        if self.display_name is None and self.payload_retained is None and not self.changes_plan:
-            raise nothing_named("display_name, plan, retention_days or payload_retained")
+        if (
+            self.display_name is None
+            and self.payload_retained is None
+            and not (self.changes_plan or self.changes_limit)
+        ):
+            raise nothing_named(
+                "display_name, plan, retention_days, payload_retained, spending_limit or clear_spending_limit"
+            )
+        require_one_limit(self.spending_limit, clear=self.clear_spending_limit)
         if self.display_name is not None:
             require_text("display_name", self.display_name, least=1, most=DISPLAY_NAME_MAX)
 
@@ -97,12 +111,17 @@ class OrganizationChange:
         """Whether it says what the organization books, which is for operators to say."""
         return self.plan is not None or self.retention_days_agreed is not None
 
+    @property
+    def changes_limit(self) -> bool:
+        return self.spending_limit is not None or self.clear_spending_limit
+
     def applied_to(self, organization: Organization) -> Organization:
         """The organization as changed. Raises InvalidRequestError for a retention that does not go with its plan."""
         plan = organization.plan if self.plan is None else self.plan
         agreed = self.retention_days_agreed
         if agreed is None and plan is Plan.ENTERPRISE and organization.plan is Plan.ENTERPRISE:
             agreed = organization.retention_days
+        limit = organization.spending_limit if self.spending_limit is None else self.spending_limit
         return replace(
             organization,
             display_name=organization.display_name if self.display_name is None else self.display_name,
@@ -111,6 +130,7 @@ class OrganizationChange:
             payload_retained=(
                 organization.payload_retained if self.payload_retained is None else self.payload_retained
             ),
+            spending_limit=None if self.clear_spending_limit else limit,
         )
 
 

@@ -10,7 +10,13 @@ from services.ledger.accounts import (
     ProjectChange,
     ProjectMode,
 )
-from services.ledger.convert_values import choice, named_choice, optional_time_to_proto, time_to_proto
+from services.ledger.convert_spending import named_limit, spending_limit_to_proto
+from services.ledger.convert_values import (
+    choice,
+    named_choice,
+    optional_time_to_proto,
+    time_to_proto,
+)
 from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
 
 
@@ -20,6 +26,7 @@ def new_organization_from_proto(request: account_service_pb2.CreateOrganizationR
         plan=choice("plan", Plan, request.plan, default=Plan.FREE),
         retention_days_agreed=request.retention_days or None,
         payload_retained=request.payload_retained,
+        spending_limit=named_limit(request),
     )
 
 
@@ -29,6 +36,8 @@ def organization_change_from_proto(request: account_service_pb2.UpdateOrganizati
         plan=named_choice("plan", Plan, request.plan) if request.HasField("plan") else None,
         retention_days_agreed=request.retention_days if request.HasField("retention_days") else None,
         payload_retained=request.payload_retained if request.HasField("payload_retained") else None,
+        spending_limit=named_limit(request),
+        clear_spending_limit=request.clear_spending_limit,
     )
 
 
@@ -40,6 +49,7 @@ def organization_to_proto(organization: Organization) -> account_service_pb2.Org
         retention_days=organization.retention_days,
         payload_retained=organization.payload_retained,
         create_time=time_to_proto(organization.create_time),
+        spending_limit=spending_limit_to_proto(organization.spending_limit),
     )
 
 

@@ -3,11 +3,10 @@
 from datetime import datetime
 
 from services.common.authentication import Scope
-from services.common.money import usd_from_pico
 from services.ledger.convert_accounts import mode_to_proto
+from services.ledger.convert_spending import named_limit, spending_limit_to_proto
 from services.ledger.convert_values import (
     choice,
-    named_choice,
     optional_time_to_proto,
     scope_to_proto,
     time_from_proto,
@@ -20,8 +19,6 @@ from services.ledger.keys import (
     NewApiKey,
     NewProviderKey,
     ProviderKey,
-    SpendingLimit,
-    SpendingPeriod,
 )
 from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
 
@@ -35,7 +32,7 @@ def new_api_key_from_proto(request: account_service_pb2.CreateApiKeyRequest) -> 
         display_name=request.display_name,
         read_only=request.read_only,
         expire_time=_expire_time(request),
-        spending_limit=_spending_limit(request),
+        spending_limit=named_limit(request),
     )
 
 
@@ -43,7 +40,7 @@ def api_key_change_from_proto(request: account_service_pb2.UpdateApiKeyRequest) 
     return ApiKeyChange(
         display_name=request.display_name if request.HasField("display_name") else None,
         expire_time=_expire_time(request),
-        spending_limit=_spending_limit(request),
+        spending_limit=named_limit(request),
         clear_spending_limit=request.clear_spending_limit,
     )
 
@@ -61,17 +58,6 @@ def api_key_to_proto(key: ApiKey) -> account_service_pb2.ApiKey:
         revoke_time=optional_time_to_proto(key.revoke_time),
         spending_limit=spending_limit_to_proto(key.spending_limit),
     )
-
-
-def spending_limit_from_proto(limit: directory_service_pb2.SpendingLimit) -> SpendingLimit:
-    return SpendingLimit.of(limit.amount, named_choice("spending_limit.period", SpendingPeriod, limit.period))
-
-
-def spending_limit_to_proto(limit: SpendingLimit | None) -> directory_service_pb2.SpendingLimit | None:
-    if limit is None:
-        return None
-    period = directory_service_pb2.SpendingPeriod.Value(f"SPENDING_PERIOD_{limit.period.name}")
-    return directory_service_pb2.SpendingLimit(amount=usd_from_pico(limit.amount_pico), period=period)
 
 
 def new_provider_key_from_proto(request: account_service_pb2.SetProviderKeyRequest) -> NewProviderKey:
@@ -108,9 +94,3 @@ def _expire_time(
     request: account_service_pb2.CreateApiKeyRequest | account_service_pb2.UpdateApiKeyRequest,
 ) -> datetime | None:
     return time_from_proto("expire_time", request.expire_time) if request.HasField("expire_time") else None
-
-
-def _spending_limit(
-    request: account_service_pb2.CreateApiKeyRequest | account_service_pb2.UpdateApiKeyRequest,
-) -> SpendingLimit | None:
-    return spending_limit_from_proto(request.spending_limit) if request.HasField("spending_limit") else None

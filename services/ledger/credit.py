@@ -146,18 +146,27 @@ def _means(connection: Connection, asked: LeaseWish, now: datetime) -> Means:
         worth_pico=leases.find_worth(connection, asked.organization_id, now),
         held_pico=held_pico,
         key=_key_budget(connection, asked, held_by_key_pico, now),
+        organization=_organization_budget(connection, asked, held_pico, now),
     )
 
 
 def _key_budget(connection: Connection, asked: LeaseWish, held_pico: int, now: datetime) -> Budget | None:
     if asked.api_key_id is None:
         return None
-    exists, limit = leases.find_limit(connection, asked.organization_id, asked.api_key_id)
+    exists, limit = leases.find_limit_of_key(connection, asked.organization_id, asked.api_key_id)
     if not exists:
         raise NotFoundError(f"API key {asked.api_key_id}")
     if limit is None:
         return None
-    spent_pico = leases.find_spent(connection, asked.organization_id, asked.api_key_id, limit.period, now.date())
+    spent_pico = leases.find_spent_by_key(connection, asked.organization_id, asked.api_key_id, limit.period, now.date())
+    return Budget(limit_pico=limit.amount_pico, spent_pico=spent_pico, held_pico=held_pico)
+
+
+def _organization_budget(connection: Connection, asked: LeaseWish, held_pico: int, now: datetime) -> Budget | None:
+    limit = leases.find_limit(connection, asked.organization_id)
+    if limit is None:
+        return None
+    spent_pico = leases.find_spent(connection, asked.organization_id, limit.period, now.date())
     return Budget(limit_pico=limit.amount_pico, spent_pico=spent_pico, held_pico=held_pico)
 
 

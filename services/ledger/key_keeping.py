@@ -54,7 +54,7 @@ class KeyKeeper:
         made = self._api_key(new, _organization_of_key(caller, new))
         secret = self._new_secret()
         async with transaction(self._database) as connection:
-            callers = await _key_of(caller, KeyStore(connection))
+            callers = await key_of(caller, KeyStore(connection))
             if callers is not None:
                 callers.require_may_create(new)
             await _require_place(AccountStore(connection), made)
@@ -73,7 +73,7 @@ class KeyKeeper:
         async with transaction(self._database) as connection:
             store = KeyStore(connection)
             before = own_key(caller, key_id, await store.find_api_key(key_id, lock=True))
-            callers = await _key_of(caller, store)
+            callers = await key_of(caller, store)
             if callers is not None and change.changes_limit:
                 callers.require_may_limit()
             after = change.applied_to(before, self._clock())
@@ -193,7 +193,7 @@ def _organization_of_key(caller: Caller, new: NewApiKey) -> UUID | None:
     return one_organization(caller, new.organization_id)
 
 
-async def _key_of(caller: Caller, store: KeyStore) -> ApiKey | None:
+async def key_of(caller: Caller, store: KeyStore) -> ApiKey | None:
     """The caller's own key; None for our services, which have none."""
     return None if caller.api_key_id is None else await store.find_api_key(UUID(caller.api_key_id))
 

@@ -4,49 +4,20 @@ import re
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import IntEnum
 from uuid import UUID
 
 from services.common.authentication import Scope
 from services.common.errors import ForbiddenError, InvalidRequestError
-from services.common.money import pico_from_usd, usd_from_pico
 from services.ledger.accounts import DISPLAY_NAME_MAX, nothing_named, require_name, require_text
 from services.ledger.audit import Settings, in_words
+from services.ledger.spending_limits import SpendingLimit, limit_settings, require_one_limit
 
 PROVIDER_SECRET_MAX = 4_096
-SPENDING_LIMIT_PICO_MAX = 9_000_000 * 10**12
 KEY_PREFIX = "tg_"
 KEY_RANDOM_BYTES = 32
 
 # What fits into a header, so what a client can send.
 _SENDABLE = re.compile(r"[!-~]{1,512}", re.ASCII)
-
-
-class SpendingPeriod(IntEnum):
-    """How often a limit begins anew. The numbers are those of `tollgate.ledger.v1.SpendingPeriod`."""
-
-    DAY = 1
-    MONTH = 2
-    TOTAL = 3
-
-
-@dataclass(frozen=True, slots=True)
-class SpendingLimit:
-    """How much credit a key may spend in a period. Zero is nothing; no limit at all is None in its place."""
-
-    amount_pico: int
-    period: SpendingPeriod
-
-    @classmethod
-    def of(cls, amount: str, period: SpendingPeriod) -> "SpendingLimit":
-        """From USD. Raises InvalidRequestError."""
-        try:
-            amount_pico = pico_from_usd(amount)
-        except ValueError as error:
-            raise InvalidRequestError("spending_limit.amount", "must be USD with at most 12 decimals") from error
-        if amount_pico > SPENDING_LIMIT_PICO_MAX:
-            raise InvalidRequestError("spending_limit.amount", "must be at most 9000000")
-        return cls(amount_pico, period)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +73,6 @@ class ApiKey:
 
     @property
     def settings(self) -> Settings:
-        limit = self.spending_limit
         return {
             "scope": self.scope.name,
             "project_id": self.project_id,
@@ -110,8 +80,7 @@ class ApiKey:
             "read_only": self.read_only,
             "expire_time": in_words(self.expire_time),
             "revoke_time": in_words(self.revoke_time),
-            "spending_limit": None if limit is None else usd_from_pico(limit.amount_pico),
-            "spending_period": None if limit is None else limit.period.name,
+            **limit_settings(self.spending_limit),
         }
 
     def require_may_create(self, new: NewApiKey) -> None:
@@ -145,8 +114,7 @@ class ApiKeyChange:
             raise nothing_named("display_name, expire_time, spending_limit or clear_spending_limit")
         if self.display_name is not None:
             require_text("display_name", self.display_name, least=0, most=DISPLAY_NAME_MAX)
-        if self.clear_spending_limit and self.spending_limit is not None:
-            raise InvalidRequestError("clear_spending_limit", "contradicts spending_limit; leave one out")
+        require_one_limit(self.spending_limit, clear=self.clear_spending_limit)
 
     @property
     def changes_limit(self) -> bool:

@@ -228,7 +228,8 @@ class _Account:
         CREDIT_REFUSALS.labels(wire.LeaseOutcome.Name(refusal.outcome).removeprefix("LEASE_OUTCOME_").lower()).inc()
         if refusal.outcome == wire.LEASE_OUTCOME_INSUFFICIENT:
             return CreditTooLowError(usd_from_pico(amount_pico), refusal.available)
-        return SpendingLimitReachedError(usd_from_pico(amount_pico), refusal.available)
+        whose = "key" if refusal.outcome == wire.LEASE_OUTCOME_LIMIT_REACHED else "organization"
+        return SpendingLimitReachedError(whose, usd_from_pico(amount_pico), refusal.available)
 
     # One task at a time leases for all who wait.
 

@@ -35,13 +35,14 @@ class CreditTooLowError(InsufficientCreditsError):
 
 
 class SpendingLimitReachedError(InsufficientCreditsError):
-    """A spending limit leaves less than the call can cost."""
+    """A spending limit leaves less than the call can cost: that of the key, or of its organization."""
 
-    def __init__(self, needed: str, available: str) -> None:
+    def __init__(self, whose: str, needed: str, available: str) -> None:
         DomainError.__init__(
             self,
-            f"This call can cost up to {needed} USD and the spending limit leaves {available} USD; "
+            f"This call can cost up to {needed} USD and the spending limit of this {whose} leaves {available} USD; "
             "raise the limit, or allow it fewer tokens.",
+            limit=whose,
             needed=needed,
             available=available,
         )

@@ -166,6 +166,22 @@ def test_a_key_lives_from_creation_to_revocation(customer: Any) -> None:
     assert listed[0]["revoke_time"].endswith("Z")
 
 
+def test_an_organization_limits_itself_and_is_told_when_its_limit_is_reached(operator: Any, customer: Any) -> None:
+    path = f"/v1/organizations/{customer.organization_id}"
+    limit = {"amount": "0.0001", "period": "SPENDING_PERIOD_DAY"}
+
+    limited = ok(customer.api.patch(path, {"spending_limit": limit}))["organization"]
+    refused = customer.api.chat("Hello")
+    lifted = ok(customer.api.patch(path, {"clear_spending_limit": True}))["organization"]
+    time.sleep(EFFECT_SECONDS)
+
+    assert limited["spending_limit"] == limit
+    assert_is_error(refused, 402, "insufficient_credits", "insufficient_credits")
+    assert "the spending limit of this organization leaves" in refused.json["error"]["message"]
+    assert "spending_limit" not in lifted
+    assert customer.api.chat("Hello").status == 200
+
+
 def test_no_answer_shows_a_secret_twice(operator: Any, customer: Any) -> None:
     secret = ok(customer.api.post("/v1/api_keys", {}))["secret"]
     ok(customer.api.post("/v1/provider_keys", {"provider": "anthropic", "secret": "sk-very-private"}))

@@ -29,6 +29,8 @@ organization = Table(
     Column("retention_days", Integer),
     Column("payload_retained", Boolean),
     Column("create_time", _TIME),
+    Column("spending_limit_pico", Numeric),
+    Column("spending_period", SmallInteger),
 )
 organization_plan = Table(
     "organization_plan",

@@ -13,6 +13,7 @@ from services.common.errors import NotFoundError
 from services.ledger.accounts import Organization, Plan, Project, ProjectMode
 from services.ledger.paging import PageRequest, TimeAndName
 from services.ledger.storage.account_tables import organization, organization_plan, project, provider_key
+from services.ledger.storage.spending_limits import limit_from_row, limit_to_row
 
 # The finest step of PostgreSQL's clock.
 _TICK = timedelta(microseconds=1)
@@ -170,11 +171,14 @@ def organization_to_row(value: Organization) -> dict[str, object]:
         "retention_days": value.retention_days,
         "payload_retained": value.payload_retained,
         "create_time": value.create_time,
+        **limit_to_row(value.spending_limit),
     }
 
 
 def organization_from_row(row: RowMapping) -> Organization:
-    return Organization(**{**row, "plan": Plan(row["plan"])})
+    columns = dict(row)
+    limit = limit_from_row(columns.pop("spending_limit_pico"), columns.pop("spending_period"))
+    return Organization(**{**columns, "plan": Plan(row["plan"]), "spending_limit": limit})
 
 
 def project_to_row(value: Project) -> dict[str, object]:

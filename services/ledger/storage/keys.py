@@ -8,9 +8,10 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.authentication import Scope
-from services.ledger.keys import ApiKey, ProviderKey, SpendingLimit, SpendingPeriod
+from services.ledger.keys import ApiKey, ProviderKey
 from services.ledger.paging import PageRequest, TimeAndName
 from services.ledger.storage.account_tables import api_key, provider_key
+from services.ledger.storage.spending_limits import limit_from_row, limit_to_row
 
 _API_KEY_COLUMNS = [column for column in api_key.columns if column is not api_key.c.key_hash]
 _PROVIDER_KEY_COLUMNS = [provider_key.c.organization_id, provider_key.c.provider, provider_key.c.update_time]
@@ -123,7 +124,6 @@ def _provider_key_is(organization_id: UUID, provider: str) -> ColumnElement[bool
 
 
 def api_key_to_row(key: ApiKey) -> dict[str, object]:
-    limit = key.spending_limit
     return {
         "api_key_id": key.api_key_id,
         "scope": int(key.scope),
@@ -134,13 +134,11 @@ def api_key_to_row(key: ApiKey) -> dict[str, object]:
         "create_time": key.create_time,
         "expire_time": key.expire_time,
         "revoke_time": key.revoke_time,
-        "spending_limit_pico": None if limit is None else limit.amount_pico,
-        "spending_period": None if limit is None else int(limit.period),
+        **limit_to_row(key.spending_limit),
     }
 
 
 def api_key_from_row(row: RowMapping) -> ApiKey:
     columns = dict(row)
-    amount_pico, period = columns.pop("spending_limit_pico"), columns.pop("spending_period")
-    limit = None if amount_pico is None else SpendingLimit(int(amount_pico), SpendingPeriod(period))
+    limit = limit_from_row(columns.pop("spending_limit_pico"), columns.pop("spending_period"))
     return ApiKey(**{**columns, "scope": Scope(row["scope"]), "spending_limit": limit})

@@ -13,10 +13,11 @@ from psycopg import Connection
 
 from services.ledger.credits import settled, without_ended
 from services.ledger.journal import worth
-from services.ledger.keys import SpendingLimit, SpendingPeriod
 from services.ledger.records import Reserved
+from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
 from services.ledger.storage import postings
 from services.ledger.storage.credits import OPEN, credit_from_row
+from services.ledger.storage.spending_limits import limit_from_row
 
 
 class Returned(NamedTuple):
@@ -65,13 +66,18 @@ _HELD = """
     SELECT COALESCE(sum(held_pico), 0), COALESCE(sum(held_pico) FILTER (WHERE api_key_id = %s::uuid), 0)
       FROM ledger.lease WHERE organization_id = %s::uuid AND held_pico > 0
 """
-_LIMIT = """
+_LIMIT_OF_KEY = """
     SELECT spending_limit_pico, spending_period
       FROM ledger.api_key WHERE api_key_id = %s::uuid AND organization_id = %s::uuid
 """
-_SPENT = """
+_LIMIT = "SELECT spending_limit_pico, spending_period FROM ledger.organization WHERE organization_id = %s::uuid"
+_SPENT_BY_KEY = """
     SELECT COALESCE(sum(charged_pico), 0)
       FROM ledger.key_spending WHERE organization_id = %s::uuid AND api_key_id = %s::uuid AND day BETWEEN %s AND %s
+"""
+_SPENT = """
+    SELECT COALESCE(sum(charged_pico), 0)
+      FROM ledger.organization_spending WHERE organization_id = %s::uuid AND day BETWEEN %s AND %s
 """
 _ADD = """
     INSERT INTO ledger.lease
@@ -131,13 +137,22 @@ _FORGET = "DELETE FROM ledger.lease WHERE expire_time < %s AND held_pico = 0"
 _OVERDUE = """
     SELECT count(*), COALESCE(sum(held_pico), 0) FROM ledger.lease WHERE held_pico > 0 AND expire_time < %s
 """
-_ADD_SPENDING = """
+_ADD_SPENDING_OF_KEYS = """
     INSERT INTO ledger.key_spending (organization_id, api_key_id, day, charged_pico)
     SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::date[], %s::numeric[])
            AS spent (organization_id, api_key_id, day, charged_pico)
      ORDER BY organization_id, api_key_id, day
     ON CONFLICT (organization_id, api_key_id, day) DO UPDATE
        SET charged_pico = key_spending.charged_pico + excluded.charged_pico
+"""
+_ADD_SPENDING = """
+    INSERT INTO ledger.organization_spending (organization_id, day, charged_pico)
+    SELECT organization_id, day, sum(charged_pico)
+      FROM unnest(%s::uuid[], %s::date[], %s::numeric[]) AS spent (organization_id, day, charged_pico)
+     GROUP BY organization_id, day
+     ORDER BY organization_id, day
+    ON CONFLICT (organization_id, day) DO UPDATE
+       SET charged_pico = organization_spending.charged_pico + excluded.charged_pico
 """
 _FIRST_DAY = date(1970, 1, 1)
 _LAST_DAY = date(9999, 12, 31)
@@ -175,24 +190,38 @@ def find_held(connection: Connection, organization_id: str, api_key_id: str | No
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-def find_limit(connection: Connection, organization_id: str, api_key_id: str) -> tuple[bool, SpendingLimit | None]:
+def find_limit_of_key(
+    connection: Connection, organization_id: str, api_key_id: str
+) -> tuple[bool, SpendingLimit | None]:
     """Whether there is such a key, and its limit."""
-    row = connection.execute(_LIMIT, (api_key_id, organization_id)).fetchone()
-    if row is None:
-        return False, None
-    amount_pico, period = row
-    return True, None if amount_pico is None else SpendingLimit(int(amount_pico), SpendingPeriod(period))
+    row = connection.execute(_LIMIT_OF_KEY, (api_key_id, organization_id)).fetchone()
+    return row is not None, None if row is None else limit_from_row(*row)
 
 
-def find_spent(
+def find_limit(connection: Connection, organization_id: str) -> SpendingLimit | None:
+    """That of the organization."""
+    row = connection.execute(_LIMIT, (organization_id,)).fetchone()
+    return None if row is None else limit_from_row(*row)
+
+
+def find_spent_by_key(
     connection: Connection, organization_id: str, api_key_id: str, period: SpendingPeriod, today: date
 ) -> int:
     """What calls of the key that started in the period of today were charged."""
+    row = connection.execute(_SPENT_BY_KEY, (organization_id, api_key_id, *_days(period, today))).fetchone()
+    return int(row[0]) if row else 0
+
+
+def find_spent(connection: Connection, organization_id: str, period: SpendingPeriod, today: date) -> int:
+    """What calls of all keys that started in the period of today were charged."""
+    row = connection.execute(_SPENT, (organization_id, *_days(period, today))).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _days(period: SpendingPeriod, today: date) -> tuple[date, date]:
     first = {SpendingPeriod.DAY: today, SpendingPeriod.MONTH: today.replace(day=1), SpendingPeriod.TOTAL: _FIRST_DAY}
     # Calls that start later have not been charged yet, but the clocks of routers differ.
-    last = today if period is SpendingPeriod.DAY else _LAST_DAY
-    row = connection.execute(_SPENT, (organization_id, api_key_id, first[period], last)).fetchone()
-    return int(row[0]) if row else 0
+    return first[period], today if period is SpendingPeriod.DAY else _LAST_DAY
 
 
 def add(connection: Connection, lease: NewLease) -> None:
@@ -264,10 +293,12 @@ def find_overdue(connection: Connection, now: datetime) -> tuple[int, int]:
 
 
 def add_spending(connection: Connection, spent: Mapping[tuple[str, str, date], int]) -> None:
-    """Adds charges to what keys have spent: by organization, key and day."""
+    """Adds charges to what keys and organizations have spent: by organization, key and day."""
     if spent:
-        organizations, keys, days = zip(*spent, strict=True)
-        connection.execute(_ADD_SPENDING, (list(organizations), list(keys), list(days), list(spent.values())))
+        organizations, keys, days = (list(column) for column in zip(*spent, strict=True))
+        charges = list(spent.values())
+        connection.execute(_ADD_SPENDING_OF_KEYS, (organizations, keys, days, charges))
+        connection.execute(_ADD_SPENDING, (organizations, days, charges))
 
 
 def _lapsed(row: Sequence[object]) -> Lapsed:

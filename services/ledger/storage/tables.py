@@ -54,6 +54,7 @@ TABLES = {
     # credit that is leased
     "lease": Kind.TENANT,
     "key_spending": Kind.TENANT,
+    "organization_spending": Kind.TENANT,
     "producer_release": Kind.LANE,
     "credit_refund": Kind.TENANT,
 }

@@ -1,6 +1,7 @@
 """Leases over a real channel and a real database: what is granted, what it holds, and what frees it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from tests.conftest import Database
 from tests.contract.ledger.accounts_server import INSIDE, OPERATOR, refusal_of
 from tests.contract.ledger.whole_ledger import WholeLedger, a_whole_ledger
 from tests.usage_builders import COST_PICO, a_record, a_request
-from tollgate.ledger.v1.account_service_pb2 import CreateApiKeyRequest
+from tollgate.ledger.v1.account_service_pb2 import CreateApiKeyRequest, UpdateOrganizationRequest
 from tollgate.ledger.v1.billing_service_pb2 import (
     REFUND_KIND_UNSPENT,
     GetBalanceRequest,
@@ -29,6 +30,7 @@ from tollgate.ledger.v1.credit_service_pb2 import (
     LEASE_OUTCOME_HELD,
     LEASE_OUTCOME_INSUFFICIENT,
     LEASE_OUTCOME_LIMIT_REACHED,
+    LEASE_OUTCOME_ORGANIZATION_LIMIT_REACHED,
     AcquireLeaseRequest,
     AcquireLeaseResponse,
     GetPriceBoundsRequest,
@@ -38,7 +40,12 @@ from tollgate.ledger.v1.credit_service_pb2 import (
     ReleaseProducerRequest,
     RenewLeaseRequest,
 )
-from tollgate.ledger.v1.directory_service_pb2 import SPENDING_PERIOD_DAY, SpendingLimit
+from tollgate.ledger.v1.directory_service_pb2 import (
+    SPENDING_PERIOD_DAY,
+    SPENDING_PERIOD_MONTH,
+    SPENDING_PERIOD_TOTAL,
+    SpendingLimit,
+)
 from tollgate.ledger.v1.usage_pb2 import OUTCOME_UNKNOWN, UsageRecord
 
 
@@ -287,6 +294,97 @@ async def test_calls_that_an_own_key_paid_for_do_not_count_towards_a_limit(ledge
     await record(ledger, a_record(acme, api_key_id=key, funding=2))
 
     assert (await acquire(ledger, acme, "0.001", api_key_id=key)).outcome == LEASE_OUTCOME_GRANTED
+
+
+async def limit_organization(ledger: WholeLedger, organization_id: str, amount: str, period: Any) -> None:
+    limit = SpendingLimit(amount=amount, period=period)
+    request = UpdateOrganizationRequest(organization_id=organization_id, spending_limit=limit)
+    await ledger.accounts.UpdateOrganization(request, metadata=OPERATOR, timeout=5)
+
+
+async def limited_key(ledger: WholeLedger, organization_id: str, amount: str, period: Any) -> str:
+    limit = SpendingLimit(amount=amount, period=period)
+    request = CreateApiKeyRequest(organization_id=organization_id, spending_limit=limit)
+    created = await ledger.accounts.CreateApiKey(request, metadata=OPERATOR, timeout=5)
+    return str(created.api_key.api_key_id)
+
+
+async def test_an_organization_leases_no_more_than_its_limit_leaves_all_its_keys_together(
+    ledger: WholeLedger, acme: str
+) -> None:
+    await limit_organization(ledger, acme, "0.01", SPENDING_PERIOD_MONTH)
+    key = await limited_key(ledger, acme, "0.5", SPENDING_PERIOD_DAY)
+    lease_id = str(uuid4())
+
+    first = await acquire(ledger, acme, "0.008", lease_id=lease_id)
+    while_held = await acquire(ledger, acme, "0.003", api_key_id=key)
+    await record(ledger, a_record(acme, lease_id=lease_id, reserved="0.008"))
+    too_much = await acquire(ledger, acme, "0.00625000001", api_key_id=key)
+    all_that_is_left = await acquire(ledger, acme, "0.00625", api_key_id=key)
+
+    outcomes = [one.outcome for one in (first, while_held, too_much, all_that_is_left)]
+    assert outcomes == [
+        LEASE_OUTCOME_GRANTED,
+        LEASE_OUTCOME_HELD,
+        LEASE_OUTCOME_ORGANIZATION_LIMIT_REACHED,
+        LEASE_OUTCOME_GRANTED,
+    ]
+    assert too_much.available == "0.00625"
+
+
+async def test_a_limit_that_is_lowered_raised_or_lifted_holds_for_the_next_lease(
+    ledger: WholeLedger, acme: str
+) -> None:
+    outcomes = []
+    for amount in ("0", "0.02"):
+        await limit_organization(ledger, acme, amount, SPENDING_PERIOD_TOTAL)
+        outcomes.append((await acquire(ledger, acme, "0.01")).outcome)
+    lifting = UpdateOrganizationRequest(organization_id=acme, clear_spending_limit=True)
+    await ledger.accounts.UpdateOrganization(lifting, metadata=OPERATOR, timeout=5)
+    outcomes.append((await acquire(ledger, acme, "0.9")).outcome)
+
+    assert outcomes == [LEASE_OUTCOME_ORGANIZATION_LIMIT_REACHED, LEASE_OUTCOME_GRANTED, LEASE_OUTCOME_GRANTED]
+
+
+@pytest.mark.parametrize("of_key", [True, False], ids=["of a key", "of an organization"])
+async def test_a_limit_counts_the_calls_that_began_in_its_period(ledger: WholeLedger, acme: str, of_key: bool) -> None:
+    now = datetime.now(UTC)
+    left = {SPENDING_PERIOD_DAY: "0.01", SPENDING_PERIOD_TOTAL: "0.00625"}
+    # In the first days of a month, two days ago was in the one before.
+    left[SPENDING_PERIOD_MONTH] = "0.00625" if now.day > 2 else "0.01"
+    for period, most in left.items():
+        key = await limited_key(ledger, acme, "0.01", period) if of_key else ""
+        if not of_key:
+            await limit_organization(ledger, acme, "0.01", period)
+        if of_key or period == SPENDING_PERIOD_DAY:
+            values: dict[str, Any] = {"api_key_id": key} if of_key else {}
+            await record(ledger, a_record(acme, at=now - timedelta(days=2), **values))
+
+        refused = await acquire(ledger, acme, "0.02", api_key_id=key)
+
+        assert refused.available == most
+
+
+async def test_whoever_calls_at_once_no_limit_is_overspent(ledger: WholeLedger, acme: str) -> None:
+    await limit_organization(ledger, acme, "0.05", SPENDING_PERIOD_DAY)
+    keys = [await limited_key(ledger, acme, "0.03", SPENDING_PERIOD_TOTAL) for _ in range(2)]
+    spent: Counter[str] = Counter()
+
+    async def call(number: int) -> None:
+        """One that costs all it has reserved, as a record says a little later."""
+        key, lease_id = [*keys, ""][number % 3], str(uuid4())
+        reserved = "0.00375"
+        granted = await acquire(ledger, acme, reserved, api_key_id=key, lease_id=lease_id)
+        if granted.outcome == LEASE_OUTCOME_GRANTED:
+            spent[key] += COST_PICO
+            values: dict[str, Any] = {"api_key_id": key} if key else {}
+            await record(ledger, a_record(acme, lease_id=lease_id, reserved=granted.granted, **values))
+
+    await asyncio.gather(*(call(number) for number in range(60)))
+
+    assert max(spent[key] for key in keys) <= pico_from_usd("0.03")
+    # Thirteen calls of 0.00375 fit into it.
+    assert spent.total() == 13 * COST_PICO
 
 
 async def test_a_price_bound_is_the_dearest_of_every_kind(ledger: WholeLedger, acme: str) -> None:

@@ -11,15 +11,18 @@ from tollgate.ledger.v1.account_service_pb2 import (
     PLAN_FREE,
     PLAN_PRO,
     PLAN_UNSPECIFIED,
+    CreateOrganizationRequest,
     GetOrganizationRequest,
     ListOrganizationsRequest,
     Organization,
     UpdateOrganizationRequest,
 )
+from tollgate.ledger.v1.directory_service_pb2 import SPENDING_PERIOD_DAY, SPENDING_PERIOD_MONTH, SpendingLimit
 
 UNKNOWN = "0199a000-0000-7000-8000-00000000dead"
 DENIED, MISSING = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+HALF_A_DOLLAR_A_DAY = SpendingLimit(amount="0.5", period=SPENDING_PERIOD_DAY)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,17 @@ async def test_a_plan_goes_up_and_down_with_its_retention(ledger: Ledger) -> Non
         pytest.param({"plan": PLAN_ENTERPRISE, "retention_days": 366}, "retention_days", id="beyond a year"),
         pytest.param({"plan": PLAN_ENTERPRISE, "retention_days": 0}, "retention_days", id="no day"),
         pytest.param({"retention_days": 30}, "retention_days", id="an agreement on the free plan"),
+        pytest.param({"spending_limit": SpendingLimit()}, "spending_limit.period", id="an empty limit"),
+        pytest.param(
+            {"spending_limit": SpendingLimit(amount="x", period=SPENDING_PERIOD_DAY)},
+            "spending_limit.amount",
+            id="a limit of no amount",
+        ),
+        pytest.param(
+            {"spending_limit": HALF_A_DOLLAR_A_DAY, "clear_spending_limit": True},
+            "clear_spending_limit",
+            id="a limit and none",
+        ),
     ],
 )
 async def test_an_update_that_makes_no_sense_is_refused_and_changes_nothing(
@@ -173,3 +187,30 @@ async def test_an_organization_renames_itself_but_its_plan_is_for_operators_to_s
         refusal = await refusal_of(ledger.accounts.UpdateOrganization(request, metadata=own))
         assert (refusal.code, refusal.reason) == (DENIED, "PERMISSION_DENIED")
     assert await get(ledger, acme) == renamed
+
+
+async def test_an_organization_limits_what_all_its_keys_spend(ledger: Ledger) -> None:
+    five_a_month = SpendingLimit(amount="5", period=SPENDING_PERIOD_MONTH)
+    request = CreateOrganizationRequest(display_name="Acme", spending_limit=five_a_month)
+    made = (await ledger.accounts.CreateOrganization(request, metadata=OPERATOR)).organization
+    acme, own = made.organization_id, bearer((await ledger.key(made.organization_id)).secret)
+
+    renamed = await update(ledger, acme, own, display_name="Acme Ltd")
+    lowered = await update(ledger, acme, own, spending_limit=HALF_A_DOLLAR_A_DAY)
+    lifted = await update(ledger, acme, own, clear_spending_limit=True)
+
+    assert (made.spending_limit, renamed.spending_limit) == (five_a_month, five_a_month)
+    assert lowered.spending_limit == HALF_A_DOLLAR_A_DAY
+    assert not lifted.HasField("spending_limit")
+    assert await get(ledger, acme) == lifted
+
+
+async def test_a_key_with_a_limit_does_not_change_that_of_its_organization(ledger: Ledger) -> None:
+    acme = await ledger.organization()
+    own = bearer((await ledger.key(acme, spending_limit=HALF_A_DOLLAR_A_DAY)).secret)
+
+    request = UpdateOrganizationRequest(organization_id=acme, clear_spending_limit=True)
+    refusal = await refusal_of(ledger.accounts.UpdateOrganization(request, metadata=own))
+
+    assert (refusal.code, refusal.reason) == (DENIED, "PERMISSION_DENIED")
+    assert (await update(ledger, acme, own, display_name="Acme Ltd")).display_name == "Acme Ltd"

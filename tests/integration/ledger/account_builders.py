@@ -16,7 +16,8 @@ from services.ledger.account_keeping import AccountKeeper
 from services.ledger.account_reading import AccountReader
 from services.ledger.accounts import NewOrganization, NewProject, OrganizationChange, Plan, ProjectChange, ProjectMode
 from services.ledger.key_keeping import KeyKeeper
-from services.ledger.keys import ApiKey, ApiKeyChange, NewApiKey, NewProviderKey, SpendingLimit
+from services.ledger.keys import ApiKey, ApiKeyChange, NewApiKey, NewProviderKey
+from services.ledger.spending_limits import SpendingLimit
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OPERATOR = Caller(scope=Scope.OPERATOR, api_key_id="0199a000-0000-7000-8000-000000000009")

@@ -4,7 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 from services.common.money import PICO_PER_USD, pico_from_usd, usd_from_pico
-from services.ledger.leases import LEASE_SECONDS, Lease, LeaseOutcome, Means, Wish, decide, returned_more, settled_more
+from services.ledger.leases import (
+    LEASE_SECONDS,
+    Budget,
+    Lease,
+    LeaseOutcome,
+    Means,
+    Wish,
+    decide,
+    returned_more,
+    settled_more,
+)
 from tollgate.ledger.v1 import credit_service_pb2 as wire
 from tollgate.ledger.v1.credit_service_pb2_grpc import CreditServiceServicer
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
@@ -30,6 +40,8 @@ class FakeCredit(CreditServiceServicer):
     def __init__(self) -> None:
         # By organization; what calls cost is not taken off.
         self.worth_pico: dict[str, int] = {}
+        # By organization or key, where one is limited.
+        self.limit_pico: dict[str, int] = {}
         self.acquired: list[wire.AcquireLeaseRequest] = []
         self.ended: list[wire.ReleaseProducerRequest] = []
         self._leases: dict[str, tuple[str, Lease]] = {}
@@ -49,7 +61,10 @@ class FakeCredit(CreditServiceServicer):
         self._give_back(request.returns)
         worth_pico = self.worth_pico.get(request.organization_id, PLENTY_PICO)
         wish = Wish(needed_pico=pico_from_usd(request.needed), wanted_pico=pico_from_usd(request.wanted))
-        decision = decide(wish, Means(worth_pico=worth_pico, held_pico=self.held_pico(request.organization_id)))
+        held_pico = self.held_pico(request.organization_id)
+        key, organization = (self._budget(each, held_pico) for each in (request.api_key_id, request.organization_id))
+        means = Means(worth_pico=worth_pico, held_pico=held_pico, key=key, organization=organization)
+        decision = decide(wish, means)
         if decision.outcome is LeaseOutcome.GRANTED:
             self._leases[request.lease_id] = request.organization_id, Lease(granted_pico=decision.granted_pico)
         return wire.AcquireLeaseResponse(
@@ -74,6 +89,11 @@ class FakeCredit(CreditServiceServicer):
 
     async def GetPriceBounds(self, request: wire.GetPriceBoundsRequest, context: Any) -> wire.GetPriceBoundsResponse:  # noqa: N802
         return wire.GetPriceBoundsResponse(bounds=[BOUND] * len(request.models), valid_seconds=10)
+
+    def _budget(self, whose: str, held_pico: int) -> Budget | None:
+        """In these tests all that an organization holds is held by one key."""
+        limit_pico = self.limit_pico.get(whose)
+        return None if limit_pico is None else Budget(limit_pico=limit_pico, spent_pico=0, held_pico=held_pico)
 
     def _give_back(self, returns: Any) -> None:
         for one in returns:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from uuid import uuid4
 
 import pytest
 
@@ -147,6 +148,23 @@ async def test_a_key_with_a_limit_leases_for_itself(leasing: Router, ledger: Fak
     names = {one.organization_id: one.api_key_id for one in ledger.credit.acquired}
     assert names[ledger.organization_of(limited)] != ""
     assert names[ledger.organization_of(free)] == ""
+
+
+@pytest.mark.parametrize("whose", ["key", "organization"])
+async def test_a_call_beyond_a_spending_limit_is_a_402_that_says_whose_limit_it_is(
+    leasing: Router, ledger: FakeLedger, whose: str
+) -> None:
+    limit = SpendingLimit(amount="0.002", period=directory_service_pb2.SPENDING_PERIOD_DAY)
+    key_id = str(uuid4())
+    key = ledger.grant(spending_limit=limit, api_key_id=key_id) if whose == "key" else ledger.grant()
+    ledger.credit.limit_pico[key_id if whose == "key" else ledger.organization_of(key)] = pico_from_usd(limit.amount)
+
+    refused = await leasing.chat(key, max_tokens=1_000)
+    covered = await leasing.chat(key, max_tokens=100)
+
+    assert (refused.status, refused.json["error"]["code"]) == (402, "insufficient_credits")
+    assert f"the spending limit of this {whose} leaves 0.002 USD" in refused.json["error"]["message"]
+    assert covered.status == 200
 
 
 @pytest.mark.usefixtures("absence")

@@ -92,6 +92,7 @@ def a_stored_organization(plan: Plan = Plan.FREE, retention_days: int = 3) -> Or
         retention_days=retention_days,
         payload_retained=False,
         create_time=NOW,
+        spending_limit=None,
     )
 
 

@@ -18,7 +18,7 @@ from services.ledger.convert_accounts import (
 )
 from services.ledger.convert_audit import audit_entry_to_proto, audit_filter_from_proto
 from services.ledger.convert_keys import api_key_change_from_proto, new_api_key_from_proto
-from services.ledger.keys import SpendingLimit, SpendingPeriod
+from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
 from tollgate.access.v1 import access_pb2
 from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
 from tollgate.ledger.v1.account_service_pb2 import (

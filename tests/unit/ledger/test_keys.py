@@ -10,10 +10,9 @@ from services.ledger.keys import (
     ApiKeyChange,
     NewApiKey,
     NewProviderKey,
-    SpendingLimit,
-    SpendingPeriod,
     new_api_key_secret,
 )
+from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ACME = "0199a000-0000-7000-8000-000000000001"

@@ -54,7 +54,8 @@ class ModelLedger:
         if known is not None:
             return _granted(known.granted_pico)
         if self.limit is not None:
-            return wire.AcquireLeaseResponse(outcome=wire.LEASE_OUTCOME_LIMIT_REACHED, granted="0", available="0")
+            outcome = wire.LeaseOutcome.ValueType(self.limit)
+            return wire.AcquireLeaseResponse(outcome=outcome, granted="0", available="0.25")
         wish = Wish(needed_pico=pico_from_usd(request.needed), wanted_pico=pico_from_usd(request.wanted))
         decision = decide(wish, Means(worth_pico=self.worth_pico, held_pico=self.held_pico))
         if decision.outcome is LeaseOutcome.GRANTED:
@@ -180,10 +181,16 @@ async def test_what_is_not_there_is_refused_and_not_asked_for_again_within_a_sec
         assert asked == 1
 
 
-async def test_a_key_that_has_spent_its_limit_is_told_so() -> None:
-    async with credit_of(ModelLedger(limit=LeaseOutcome.LIMIT_REACHED)) as credit:
-        with pytest.raises(SpendingLimitReachedError):
+@pytest.mark.parametrize(
+    ("outcome", "whose"),
+    [(LeaseOutcome.LIMIT_REACHED, "key"), (LeaseOutcome.ORGANIZATION_LIMIT_REACHED, "organization")],
+)
+async def test_who_has_spent_a_limit_is_told_whose_it_is_and_what_it_leaves(outcome: LeaseOutcome, whose: str) -> None:
+    async with credit_of(ModelLedger(limit=outcome)) as credit:
+        with pytest.raises(SpendingLimitReachedError, match=f"limit of this {whose} leaves 0.25 USD") as refusal:
             await credit.reserve(Spender("acme", "key-1"), USD)
+
+        assert refusal.value.metadata == {"limit": whose, "needed": "1", "available": "0.25"}
 
 
 async def test_a_call_waits_for_credit_that_other_calls_hold() -> None:

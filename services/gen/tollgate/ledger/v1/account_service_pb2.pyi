@@ -63,6 +63,7 @@ class Organization(_message.Message):
     RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     PAYLOAD_RETAINED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """UUID, made by us."""
     display_name: _builtins.str
@@ -77,6 +78,10 @@ class Organization(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @_builtins.property
+    def spending_limit(self) -> _directory_service_pb2.SpendingLimit:
+        """How much of its credit all its keys together may spend. Absent when they may spend all."""
+
     def __init__(
         self,
         *,
@@ -86,10 +91,11 @@ class Organization(_message.Message):
         retention_days: _builtins.int = ...,
         payload_retained: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        spending_limit: _directory_service_pb2.SpendingLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,6 +111,7 @@ class CreateOrganizationRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     PAYLOAD_RETAINED_FIELD_NUMBER: _builtins.int
+    SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """For people. 1 to 128 characters."""
     plan: Global___Plan.ValueType
@@ -113,6 +120,10 @@ class CreateOrganizationRequest(_message.Message):
     """Days to keep records, 1 to 365. Only for `PLAN_ENTERPRISE`, which needs it."""
     payload_retained: _builtins.bool
     """Whether to keep request and response bodies. No when left out."""
+    @_builtins.property
+    def spending_limit(self) -> _directory_service_pb2.SpendingLimit:
+        """How much of its credit all its keys together may spend. All when left out."""
+
     def __init__(
         self,
         *,
@@ -120,10 +131,11 @@ class CreateOrganizationRequest(_message.Message):
         plan: Global___Plan.ValueType = ...,
         retention_days: _builtins.int = ...,
         payload_retained: _builtins.bool = ...,
+        spending_limit: _directory_service_pb2.SpendingLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,6 +276,8 @@ class UpdateOrganizationRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     PAYLOAD_RETAINED_FIELD_NUMBER: _builtins.int
+    SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
+    CLEAR_SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The organization's id. UUID."""
     display_name: _builtins.str
@@ -274,6 +288,14 @@ class UpdateOrganizationRequest(_message.Message):
     """Days to keep records, 1 to 365. Only for `PLAN_ENTERPRISE`, which needs it when it is new. Only operators may say so."""
     payload_retained: _builtins.bool
     """Whether to keep request and response bodies from now on."""
+    clear_spending_limit: _builtins.bool
+    """True takes the limit away. Not together with `spending_limit`."""
+    @_builtins.property
+    def spending_limit(self) -> _directory_service_pb2.SpendingLimit:
+        """How much of its credit all its keys together may spend from now on, in place of an earlier limit. What was spent in
+        the period before counts.
+        """
+
     def __init__(
         self,
         *,
@@ -282,10 +304,12 @@ class UpdateOrganizationRequest(_message.Message):
         plan: Global___Plan.ValueType | None = ...,
         retention_days: _builtins.int | None = ...,
         payload_retained: _builtins.bool | None = ...,
+        spending_limit: _directory_service_pb2.SpendingLimit | None = ...,
+        clear_spending_limit: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "_payload_retained", b"_payload_retained", "_plan", b"_plan", "_retention_days", b"_retention_days", "display_name", b"display_name", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "_payload_retained", b"_payload_retained", "_plan", b"_plan", "_retention_days", b"_retention_days", "display_name", b"display_name", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "_payload_retained", b"_payload_retained", "_plan", b"_plan", "_retention_days", b"_retention_days", "display_name", b"display_name", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "_payload_retained", b"_payload_retained", "_plan", b"_plan", "_retention_days", b"_retention_days", "clear_spending_limit", b"clear_spending_limit", "display_name", b"display_name", "organization_id", b"organization_id", "payload_retained", b"payload_retained", "plan", b"plan", "retention_days", b"retention_days", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
     _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015

@@ -161,11 +161,12 @@ class AccountServiceServicer:
 
     def UpdateOrganization(self, request, context):
         """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
-        every answer, from the moment this returns.
+        every answer, from the moment this returns; a spending limit for all credit that routers lease from then on.
 
         Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
-        anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
-        retention does not go with the plan.
+        anybody but an operator names `plan` or `retention_days`, or the caller's key has a spending limit and the
+        organization's is to be changed; with `INVALID_REQUEST` when nothing is named, or the retention does not go with
+        the plan.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

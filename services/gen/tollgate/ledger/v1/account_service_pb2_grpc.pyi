@@ -50,11 +50,12 @@ class AccountServiceStub:
     """Lists all organizations."""
     UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateOrganizationRequest, _account_service_pb2.UpdateOrganizationResponse]
     """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
-    every answer, from the moment this returns.
+    every answer, from the moment this returns; a spending limit for all credit that routers lease from then on.
 
     Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
-    anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
-    retention does not go with the plan.
+    anybody but an operator names `plan` or `retention_days`, or the caller's key has a spending limit and the
+    organization's is to be changed; with `INVALID_REQUEST` when nothing is named, or the retention does not go with
+    the plan.
     """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateProjectRequest, _account_service_pb2.CreateProjectResponse]
     """Creates a project.
@@ -154,11 +155,12 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """Lists all organizations."""
     UpdateOrganization: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateOrganizationRequest, _account_service_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
     """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
-    every answer, from the moment this returns.
+    every answer, from the moment this returns; a spending limit for all credit that routers lease from then on.
 
     Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
-    anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
-    retention does not go with the plan.
+    anybody but an operator names `plan` or `retention_days`, or the caller's key has a spending limit and the
+    organization's is to be changed; with `INVALID_REQUEST` when nothing is named, or the retention does not go with
+    the plan.
     """
     CreateProject: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateProjectRequest, _account_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
     """Creates a project.
@@ -279,11 +281,12 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.UpdateOrganizationResponse, _abc.Awaitable[_account_service_pb2.UpdateOrganizationResponse]]:
         """Changes settings of an organization; what is left out stays as it is. A change of plan or of retention holds, in
-        every answer, from the moment this returns.
+        every answer, from the moment this returns; a spending limit for all credit that routers lease from then on.
 
         Fails with `NOT_FOUND` when there is none of this id, or it is not the caller's; with `PERMISSION_DENIED` when
-        anybody but an operator names `plan` or `retention_days`; with `INVALID_REQUEST` when nothing is named, or the
-        retention does not go with the plan.
+        anybody but an operator names `plan` or `retention_days`, or the caller's key has a spending limit and the
+        organization's is to be changed; with `INVALID_REQUEST` when nothing is named, or the retention does not go with
+        the plan.
         """
 
     @_abc_1.abstractmethod

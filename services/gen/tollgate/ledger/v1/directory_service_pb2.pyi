@@ -62,10 +62,10 @@ class _SpendingPeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Spendi
     SPENDING_PERIOD_MONTH: _SpendingPeriod.ValueType  # 2
     """Each calendar month in UTC."""
     SPENDING_PERIOD_TOTAL: _SpendingPeriod.ValueType  # 3
-    """Once, over the whole life of the key."""
+    """Never: it is for the whole life of the key or the organization."""
 
 class SpendingPeriod(_SpendingPeriod, metaclass=_SpendingPeriodEnumTypeWrapper):
-    """How often a key may spend its limit anew."""
+    """How often a limit begins anew."""
 
 SPENDING_PERIOD_UNSPECIFIED: SpendingPeriod.ValueType  # 0
 """Never valid."""
@@ -74,7 +74,7 @@ SPENDING_PERIOD_DAY: SpendingPeriod.ValueType  # 1
 SPENDING_PERIOD_MONTH: SpendingPeriod.ValueType  # 2
 """Each calendar month in UTC."""
 SPENDING_PERIOD_TOTAL: SpendingPeriod.ValueType  # 3
-"""Once, over the whole life of the key."""
+"""Never: it is for the whole life of the key or the organization."""
 Global___SpendingPeriod: _TypeAlias = SpendingPeriod  # noqa: Y015
 
 class _ProviderOrder:
@@ -135,14 +135,14 @@ Global___AnswerFormat: _TypeAlias = AnswerFormat  # noqa: Y015
 
 @_typing.final
 class SpendingLimit(_message.Message):
-    """How much credit a key may spend in a period. Calls that an own provider key pays for cost no credit, and do not count."""
+    """How much credit a key or an organization may spend in a period. Calls that an own provider key pays for cost no credit, and do not count."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     AMOUNT_FIELD_NUMBER: _builtins.int
     PERIOD_FIELD_NUMBER: _builtins.int
     amount: _builtins.str
-    """USD, a decimal string from 0 to 9,000,000 with at most 12 decimals. "0" lets the key spend nothing."""
+    """USD, a decimal string from 0 to 9,000,000 with at most 12 decimals. "0" allows nothing."""
     period: Global___SpendingPeriod.ValueType
     """The period in which it may spend so much."""
     def __init__(
