@@ -91,6 +91,7 @@ def _response(behaviour: Behaviour, status: str) -> dict[str, Any]:
         "instructions": None,
         "metadata": {},
         "parallel_tool_calls": True,
+        "store": behaviour.request.get("store") is not False,
         "temperature": 1.0,
         "tool_choice": "auto",
         "tools": [],

@@ -133,6 +133,7 @@ class Attempts:
             upstream_model=planned.candidate.upstream_model,
             output_tokens_max=planned.candidate.output_tokens_max,
             thinks_by_budget=upstream.provider.thinks_by_budget,
+            own_key=planned.funding is Funding.OWN_KEY,
         )
         call = exchange.call(request, target)
         return _Try(planned, request, upstream, exchange, call, self._api_key(upstream, planned, grant))

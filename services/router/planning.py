@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 
 from services.common.errors import InvalidRequestError
@@ -51,12 +51,14 @@ class Planner:
             and preference == _PLAIN
             and int(grant.project_mode) == Mode.CREDITS
             and grant.credit_available
+            and not request.kept_member
             and self._health.is_untroubled(now)
         ):
             # Nothing to decide, as for most calls.
             return offer.on_credit
         if request.model == AUTO:
             preference = replace(preference, order=self._auto_order)
+        own_keys = self._key_ring.own_key_names(grant) if grant.provider_keys else {}
         return plan(
             in_order(
                 offer.candidates,
@@ -65,8 +67,8 @@ class Planner:
                 price_of=self._price_of,
                 draw=self._draw,
             ),
-            Mode(int(grant.project_mode)),
-            self._key_ring.own_key_names(grant) if grant.provider_keys else {},
+            _mode_for(request, Mode(int(grant.project_mode)), offer.candidates, own_keys),
+            own_keys,
             credit_available=grant.credit_available,
             wait_of=lambda planned: self._health.wait(Way.of(planned), now),
         )
@@ -83,6 +85,22 @@ class Planner:
             # Only names of the table get here, so there is an end to them.
             offer = self._offers[name] = _Offer(candidates, is_auto=request.model == AUTO)
         return offer
+
+
+def _mode_for(request: ModelRequest, mode: Mode, candidates: Sequence[Candidate], own_keys: Container[str]) -> Mode:
+    """How a call may be paid: what a provider keeps is reached with a key of the organization's own, or not at all.
+
+    Raises InvalidRequestError, naming the member, where there is no such key.
+    """
+    if not request.kept_member or mode is Mode.OWN_KEYS:
+        return mode
+    if mode is Mode.CREDITS or not any(candidate.provider in own_keys for candidate in candidates):
+        raise InvalidRequestError(
+            request.kept_member,
+            "is about what a provider keeps for the holder of a key, and the platform's keys are everybody's: "
+            "send the content itself, or use an own provider key",
+        )
+    return Mode.OWN_KEYS
 
 
 class _Offer:

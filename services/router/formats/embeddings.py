@@ -17,6 +17,7 @@ class Embeddings(Endpoint):
     number = EndpointNumber.EMBEDDINGS
     upstream_path = "/embeddings"
     has_streams = False
+    knows_kept_state = False
 
     def check(self, members: Mapping[str, Any]) -> None:
         value = members.get("input")

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import orjson
@@ -12,6 +13,7 @@ from services.common.errors import InvalidRequestError
 from services.router.error_bodies import error_body
 from services.router.estimation import Tokenizer
 from services.router.formats.event_stream import StreamReader
+from services.router.formats.kept_state import is_as_seen, kept_member
 from services.router.formats.members import model_of, optional_member, parse_members, project_id_of
 from services.router.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
@@ -46,13 +48,20 @@ class ModelRequest:
     added: Mapping[str, Any]
     # Headers of the client that a provider of the same format gets too.
     headers: Mapping[str, str]
+    # The member by which it is about something that a provider keeps for the holder of the key; empty when it is not.
+    kept_member: str = ""
 
-    def body_for(self, upstream_model: str) -> bytes:
-        """The bytes to send: the client's own, unless the model is named otherwise or we have to ask for usage."""
-        if upstream_model == self.model and not self.project_id and not self.added:
+    def body_for(self, upstream_model: str, *, own_key: bool) -> bytes:
+        """The bytes to send: the client's own, unless the model is named otherwise or we have to ask for usage.
+
+        With the platform's key nothing is to be kept, and nothing sent that was not looked at.
+        """
+        added = self.added if own_key else {**self.added, **self.endpoint.not_kept}
+        is_same = upstream_model == self.model and not self.project_id and not added
+        if is_same and (own_key or not self.endpoint.knows_kept_state or is_as_seen(self.body, self.members)):
             return self.body
 
-        members = {**self.members, "model": upstream_model, **self.added}
+        members = {**self.members, "model": upstream_model, **added}
         members.pop("project_id", None)
         return orjson.dumps(members)
 
@@ -94,6 +103,10 @@ class Endpoint(ABC):
     has_streams: ClassVar[bool] = True
     # Headers of clients that mean something to such providers.
     forwarded_headers: ClassVar[tuple[str, ...]] = ()
+    # True where a request can be about what a provider keeps.
+    knows_kept_state: ClassVar[bool] = True
+    # The members that ask a provider to keep nothing, where it would unless told otherwise.
+    not_kept: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> ModelRequest:
         """A request in this format. Raises InvalidRequestError naming the member that is wrong."""
@@ -113,11 +126,16 @@ class Endpoint(ABC):
             body=body,
             added=self.usage_request(members) if streamed and not usage_wanted else {},
             headers={name: headers[name] for name in self.forwarded_headers if name in headers},
+            kept_member=self.kept_member(members) if self.knows_kept_state else "",
         )
 
     @abstractmethod
     def check(self, members: Mapping[str, Any]) -> None:
         """Raises InvalidRequestError for what no provider could answer."""
+
+    def kept_member(self, members: Mapping[str, Any]) -> str:
+        """The member by which a request is about something that a provider keeps; empty when it is not."""
+        return kept_member(members)
 
     def wants_usage(self, members: Mapping[str, Any]) -> bool:
         """Whether the client asked for the usage of a stream, or gets it anyway. Raises InvalidRequestError."""

@@ -20,6 +20,8 @@ class Target:
     output_tokens_max: int | None = None
     # True where the model takes a budget of tokens for its thinking and no effort.
     thinks_by_budget: bool = False
+    # True where the call goes out with a key of the caller's organization, and not with the platform's.
+    own_key: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ class ImageGenerations(Endpoint):
     path = "/v1/images/generations"
     number = EndpointNumber.IMAGE_GENERATIONS
     upstream_path = "/images/generations"
+    knows_kept_state = False
 
     def check(self, members: Mapping[str, Any]) -> None:
         if not isinstance(members.get("prompt"), str) or not members["prompt"]:

@@ -12,7 +12,7 @@ class NativeExchange:
         self._endpoint = endpoint
 
     def call(self, request: ModelRequest, target: Target) -> UpstreamCall:
-        body = request.body_for(target.upstream_model)
+        body = request.body_for(target.upstream_model, own_key=target.own_key)
         return UpstreamCall(
             path=self._endpoint.upstream_path, upstream_model=target.upstream_model, body=body, headers=request.headers
         )

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import orjson
 
@@ -26,6 +27,8 @@ class Responses(Endpoint):
     path = "/v1/responses"
     number = EndpointNumber.RESPONSES
     upstream_path = "/responses"
+    # OpenAI keeps responses for 30 days unless told otherwise.
+    not_kept: ClassVar[Mapping[str, Any]] = MappingProxyType({"store": False})
 
     def check(self, members: Mapping[str, Any]) -> None:
         value = members.get("input")
@@ -37,6 +40,9 @@ class Responses(Endpoint):
             raise InvalidRequestError(
                 "background", "must be false: a response is answered in the call that asks for it"
             )
+
+    def kept_member(self, members: Mapping[str, Any]) -> str:
+        return super().kept_member(members) or _kept_item(members.get("input"))
 
     def count_input(self, members: Mapping[str, Any], tokenizer: Tokenizer) -> int:
         instructions = members.get("instructions")
@@ -95,6 +101,26 @@ class ResponseStreamReader(StreamReader):
         self.counted = _counted(output if isinstance(output, list) else [])
         self.usage = _usage(response, self.counted) or self.usage
         self.service_tier = service_tier_served(response)
+
+
+def _kept_item(value: object) -> str:
+    """Where the input has an item that the provider has to look up; empty when it has none."""
+    items = value if isinstance(value, list) else []
+    return next((f"input[{at}]" for at, item in enumerate(items) if isinstance(item, dict) and _is_kept(item)), "")
+
+
+def _is_kept(item: Mapping[str, Any]) -> bool:
+    match item.get("type"):
+        case None:
+            # A message may leave its type out, and so may a reference.
+            return "id" in item and "role" not in item
+        case "item_reference":
+            return True
+        case "image_generation_call":
+            return not item.get("result")
+        case "reasoning":
+            return not item.get("encrypted_content") and not item.get("content")
+    return False
 
 
 def _usage(response: Mapping[str, Any], counted: Usage) -> UsageReading | None:

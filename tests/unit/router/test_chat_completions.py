@@ -20,11 +20,11 @@ def read(sent: bytes) -> ModelRequest:
 def test_a_body_with_nothing_to_change_goes_on_byte_for_byte() -> None:
     sent = body(temperature=0.5, unknown={"kept": [1.0, 2]})
 
-    assert read(sent).body_for("gpt-4o") is sent
+    assert read(sent).body_for("gpt-4o", own_key=False) is sent
 
 
 def test_only_the_model_changes_when_the_provider_names_it_otherwise() -> None:
-    changed = orjson.loads(read(body(seed=7)).body_for("deployment-7"))
+    changed = orjson.loads(read(body(seed=7)).body_for("deployment-7", own_key=False))
 
     assert changed == orjson.loads(body(seed=7)) | {"model": "deployment-7"}
 
@@ -33,14 +33,14 @@ def test_the_project_is_taken_out_before_it_goes_on() -> None:
     request = read(body(project_id="web"))
 
     assert request.project_id == "web"
-    assert "project_id" not in orjson.loads(request.body_for("gpt-4o"))
+    assert "project_id" not in orjson.loads(request.body_for("gpt-4o", own_key=False))
 
 
 def test_a_stream_is_asked_for_its_usage_and_keeps_its_other_options() -> None:
     request = read(body(stream=True, stream_options={"include_obfuscation": False}))
 
     assert not request.usage_wanted
-    assert orjson.loads(request.body_for("gpt-4o"))["stream_options"] == {
+    assert orjson.loads(request.body_for("gpt-4o", own_key=False))["stream_options"] == {
         "include_obfuscation": False,
         "include_usage": True,
     }
@@ -49,7 +49,7 @@ def test_a_stream_is_asked_for_its_usage_and_keeps_its_other_options() -> None:
 def test_a_stream_that_asks_for_usage_itself_goes_on_byte_for_byte() -> None:
     sent = body(stream=True, stream_options={"include_usage": True})
 
-    assert read(sent).body_for("gpt-4o") is sent
+    assert read(sent).body_for("gpt-4o", own_key=False) is sent
 
 
 @pytest.mark.parametrize(
