@@ -27,15 +27,19 @@ TIMES = 30
 
 
 def answer_late(connection: socket.socket) -> None:
-    """Bit by bit, for as long as somebody reads."""
+    """Bit by bit: five bytes that were announced, or chunks for as long as somebody reads."""
     with connection, suppress(OSError):
         is_whole = b"/whole" in connection.recv(65536)
         time.sleep(PAUSE_SECONDS)
         framing = b"content-length: 5" if is_whole else b"transfer-encoding: chunked"
-        connection.sendall(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\n" + framing + b"\r\n\r\n")
+        time.sleep(PAUSE_SECONDS)
+        if is_whole:
+            connection.sendall(b"hello")
+            return
         while True:
+            connection.sendall(b"5\r\nhello\r\n")
             time.sleep(PAUSE_SECONDS)
-            connection.sendall(b"hello" if is_whole else b"5\r\nhello\r\n")
 
 
 @pytest.fixture(scope="module")
