@@ -4,7 +4,7 @@ from alembic import op
 
 from services.ledger.storage.migrations.access import protect_tenant_table
 
-revision = "0017"
+revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None
