@@ -95,6 +95,7 @@ class AccountKeeper:
             mode=new.mode,
             create_time=self._clock(),
             archive_time=None,
+            call_settings=new.call_settings,
         )
         async with transaction(self._database) as connection:
             store = AccountStore(connection)

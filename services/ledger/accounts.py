@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.common.errors import InvalidRequestError
 from services.ledger.audit import Settings, in_words
+from services.ledger.call_settings import AS_CONFIGURED, ProjectSettings
 from services.ledger.spending_limits import SpendingLimit, limit_settings, require_one_limit
 
 RETENTION_DAYS_MAX = 365
@@ -142,6 +143,7 @@ class NewProject:
     organization_id: str
     project_id: str
     mode: ProjectMode
+    call_settings: ProjectSettings = AS_CONFIGURED
 
     def __post_init__(self) -> None:
         require_name("project_id", self.project_id)
@@ -157,10 +159,15 @@ class Project:
     create_time: datetime
     # None unless it is archived.
     archive_time: datetime | None
+    call_settings: ProjectSettings = AS_CONFIGURED
 
     @property
     def settings(self) -> Settings:
-        return {"mode": self.mode.name, "archive_time": in_words(self.archive_time)}
+        return {
+            "mode": self.mode.name,
+            "archive_time": in_words(self.archive_time),
+            **self.call_settings.in_words,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +176,12 @@ class ProjectChange:
 
     mode: ProjectMode | None
     archived: bool | None
+    # In place of all that were set before.
+    call_settings: ProjectSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.mode is None and self.archived is None:
-            raise nothing_named("mode or archived")
+        if self.mode is None and self.archived is None and self.call_settings is None:
+            raise nothing_named("mode, archived or settings")
 
     def applied_to(self, project: Project, now: datetime) -> Project:
         """The project as changed. One that is archived again stays so since the first time."""
@@ -180,7 +189,12 @@ class ProjectChange:
         if self.archived is not None and self.archived != (archive_time is not None):
             # The clock of the machine that made the project may have been ahead of this one's.
             archive_time = max(now, project.create_time) if self.archived else None
-        return replace(project, mode=project.mode if self.mode is None else self.mode, archive_time=archive_time)
+        return replace(
+            project,
+            mode=project.mode if self.mode is None else self.mode,
+            archive_time=archive_time,
+            call_settings=project.call_settings if self.call_settings is None else self.call_settings,
+        )
 
 
 def retention_days_of(plan: Plan, agreed: int | None) -> int:

@@ -10,13 +10,9 @@ from services.ledger.accounts import (
     ProjectChange,
     ProjectMode,
 )
+from services.ledger.convert_call_settings import project_settings_from_proto, project_settings_to_proto
 from services.ledger.convert_spending import named_limit, spending_limit_to_proto
-from services.ledger.convert_values import (
-    choice,
-    named_choice,
-    optional_time_to_proto,
-    time_to_proto,
-)
+from services.ledger.convert_values import choice, named_choice, optional_time_to_proto, time_to_proto
 from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
 
 
@@ -58,6 +54,7 @@ def new_project_from_proto(request: account_service_pb2.CreateProjectRequest) ->
         organization_id=request.organization_id,
         project_id=request.project_id,
         mode=choice("mode", ProjectMode, request.mode, default=ProjectMode.CREDITS),
+        call_settings=project_settings_from_proto(request.settings),
     )
 
 
@@ -65,6 +62,7 @@ def project_change_from_proto(request: account_service_pb2.UpdateProjectRequest)
     return ProjectChange(
         mode=named_choice("mode", ProjectMode, request.mode) if request.HasField("mode") else None,
         archived=request.archived if request.HasField("archived") else None,
+        call_settings=project_settings_from_proto(request.settings) if request.HasField("settings") else None,
     )
 
 
@@ -75,6 +73,7 @@ def project_to_proto(project: Project) -> account_service_pb2.Project:
         mode=mode_to_proto(project.mode),
         create_time=time_to_proto(project.create_time),
         archive_time=optional_time_to_proto(project.archive_time),
+        settings=project_settings_to_proto(project.call_settings),
     )
 
 

@@ -4,6 +4,11 @@ from datetime import datetime
 
 from services.common.authentication import Scope
 from services.ledger.convert_accounts import mode_to_proto
+from services.ledger.convert_call_settings import (
+    project_settings_to_proto,
+    rate_limit_from_proto,
+    rate_limit_to_proto,
+)
 from services.ledger.convert_spending import named_limit, spending_limit_to_proto
 from services.ledger.convert_values import (
     choice,
@@ -33,6 +38,7 @@ def new_api_key_from_proto(request: account_service_pb2.CreateApiKeyRequest) -> 
         read_only=request.read_only,
         expire_time=_expire_time(request),
         spending_limit=named_limit(request),
+        rate_limit=rate_limit_from_proto(request.rate_limit),
     )
 
 
@@ -42,6 +48,7 @@ def api_key_change_from_proto(request: account_service_pb2.UpdateApiKeyRequest) 
         expire_time=_expire_time(request),
         spending_limit=named_limit(request),
         clear_spending_limit=request.clear_spending_limit,
+        rate_limit=rate_limit_from_proto(request.rate_limit) if request.HasField("rate_limit") else None,
     )
 
 
@@ -57,6 +64,7 @@ def api_key_to_proto(key: ApiKey) -> account_service_pb2.ApiKey:
         expire_time=optional_time_to_proto(key.expire_time),
         revoke_time=optional_time_to_proto(key.revoke_time),
         spending_limit=spending_limit_to_proto(key.spending_limit),
+        rate_limit=rate_limit_to_proto(key.rate_limit),
     )
 
 
@@ -87,6 +95,8 @@ def bearer_to_proto(bearer: Bearer) -> directory_service_pb2.ResolveKeyResponse:
         ],
         credit_available=bearer.credit_available,
         spending_limit=spending_limit_to_proto(key.spending_limit),
+        project_settings=project_settings_to_proto(bearer.call_settings),
+        rate_limit=rate_limit_to_proto(key.rate_limit),
     )
 
 

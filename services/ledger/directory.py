@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidApiKeyError, NotFoundError
 from services.ledger.accounts import ProjectMode, require_name
+from services.ledger.call_settings import AS_CONFIGURED, ProjectSettings
 from services.ledger.keys import ApiKey
 from services.ledger.storage.accounts import AccountStore
 from services.ledger.storage.keys import KeyStore
@@ -27,6 +28,7 @@ class Bearer:
     project_id: str | None = None
     # None without a project.
     project_mode: ProjectMode | None = None
+    call_settings: ProjectSettings = AS_CONFIGURED
     payload_retained: bool = False
     # Those that the project's mode uses, by provider.
     sealed_secrets: Mapping[str, bytes] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class Directory:
                 api_key=key,
                 project_id=project_id,
                 project_mode=standing.project_mode,
+                call_settings=standing.call_settings,
                 payload_retained=standing.payload_retained,
                 sealed_secrets=standing.sealed_secrets,
                 credit_available=await self._credit_available(connection, key.organization_id, self._clock()),

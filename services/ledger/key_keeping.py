@@ -167,6 +167,7 @@ class KeyKeeper:
             expire_time=new.expire_time,
             revoke_time=None,
             spending_limit=new.spending_limit,
+            rate_limit=new.rate_limit,
         )
 
     async def _log_key(

@@ -10,6 +10,7 @@ from services.common.authentication import Scope
 from services.common.errors import ForbiddenError, InvalidRequestError
 from services.ledger.accounts import DISPLAY_NAME_MAX, nothing_named, require_name, require_text
 from services.ledger.audit import Settings, in_words
+from services.ledger.call_settings import NO_RATE_LIMIT, RateLimit
 from services.ledger.spending_limits import SpendingLimit, limit_settings, require_one_limit
 
 PROVIDER_SECRET_MAX = 4_096
@@ -35,6 +36,7 @@ class NewApiKey:
     expire_time: datetime | None
     # None means that it may spend all its organization has.
     spending_limit: SpendingLimit | None = None
+    rate_limit: RateLimit = NO_RATE_LIMIT
 
     def __post_init__(self) -> None:
         require_text("display_name", self.display_name, least=0, most=DISPLAY_NAME_MAX)
@@ -49,6 +51,7 @@ class NewApiKey:
         if self.project_id is not None:
             require_name("project_id", self.project_id)
         _require_spender(self.scope, self.spending_limit)
+        _require_caller(self.scope, self.rate_limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class ApiKey:
     expire_time: datetime | None
     revoke_time: datetime | None
     spending_limit: SpendingLimit | None
+    rate_limit: RateLimit = NO_RATE_LIMIT
 
     def in_force(self, now: datetime) -> bool:
         return self.revoke_time is None and (self.expire_time is None or now < self.expire_time)
@@ -81,6 +85,7 @@ class ApiKey:
             "expire_time": in_words(self.expire_time),
             "revoke_time": in_words(self.revoke_time),
             **limit_settings(self.spending_limit),
+            **self.rate_limit.by_name(),
         }
 
     def require_may_create(self, new: NewApiKey) -> None:
@@ -91,13 +96,20 @@ class ApiKey:
                 f"This key ends at {end}, and what it creates may not end later; set expire_time.", expire_time=end
             )
         # However low its limit, a second key would have it once more.
-        if self.spending_limit is not None and not new.read_only:
-            raise ForbiddenError("This key has a spending limit and may create read-only keys only.")
+        if self._limit and not new.read_only:
+            raise ForbiddenError(f"This key has a {self._limit} limit and may create read-only keys only.")
 
     def require_may_limit(self) -> None:
         """Raises ForbiddenError for a key that could lift its own limit."""
+        if self._limit:
+            raise ForbiddenError(f"This key has a {self._limit} limit and may not change limits.")
+
+    @property
+    def _limit(self) -> str:
+        """Which limit it has; empty for none."""
         if self.spending_limit is not None:
-            raise ForbiddenError("This key has a spending limit and may not change limits.")
+            return "spending"
+        return "rate" if self.rate_limit != NO_RATE_LIMIT else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,21 +120,24 @@ class ApiKeyChange:
     expire_time: datetime | None
     spending_limit: SpendingLimit | None
     clear_spending_limit: bool
+    # In place of all of an earlier one.
+    rate_limit: RateLimit | None = None
 
     def __post_init__(self) -> None:
         if self.display_name is None and self.expire_time is None and not self.changes_limit:
-            raise nothing_named("display_name, expire_time, spending_limit or clear_spending_limit")
+            raise nothing_named("display_name, expire_time, spending_limit, clear_spending_limit or rate_limit")
         if self.display_name is not None:
             require_text("display_name", self.display_name, least=0, most=DISPLAY_NAME_MAX)
         require_one_limit(self.spending_limit, clear=self.clear_spending_limit)
 
     @property
     def changes_limit(self) -> bool:
-        return self.spending_limit is not None or self.clear_spending_limit
+        return self.spending_limit is not None or self.clear_spending_limit or self.rate_limit is not None
 
     def applied_to(self, key: ApiKey, now: datetime) -> ApiKey:
         """The key as changed. Raises InvalidRequestError for an end that is past or later than before."""
         _require_spender(key.scope, self.spending_limit)
+        _require_caller(key.scope, self.rate_limit or NO_RATE_LIMIT)
         if self.expire_time is not None:
             # The clock of the machine that made the key may have been ahead of this one's.
             if self.expire_time <= max(now, key.create_time):
@@ -135,6 +150,7 @@ class ApiKeyChange:
             display_name=key.display_name if self.display_name is None else self.display_name,
             expire_time=key.expire_time if self.expire_time is None else self.expire_time,
             spending_limit=None if self.clear_spending_limit else limit,
+            rate_limit=key.rate_limit if self.rate_limit is None else self.rate_limit,
         )
 
 
@@ -181,3 +197,9 @@ def is_sendable(secret: str) -> bool:
 def _require_spender(scope: Scope, limit: SpendingLimit | None) -> None:
     if scope is Scope.OPERATOR and limit is not None:
         raise InvalidRequestError("spending_limit", "is not for operator keys, which spend nothing")
+
+
+def _require_caller(scope: Scope, limit: RateLimit) -> None:
+    limit.require_valid("rate_limit")
+    if scope is Scope.OPERATOR and limit != NO_RATE_LIMIT:
+        raise InvalidRequestError("rate_limit", "is not for operator keys, which call no models")

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 _metadata = MetaData(schema="ledger")
 _TIME = DateTime(timezone=True)
@@ -40,6 +40,13 @@ organization_plan = Table(
     Column("plan", SmallInteger),
     Column("retention_days", Integer),
 )
+
+
+def _rate_limit_columns(prefix: str = "") -> list[Column[Any]]:
+    names = ("requests_per_minute", "tokens_per_minute", "concurrent_calls")
+    return [Column(f"{prefix}{name}", Integer) for name in names]
+
+
 project = Table(
     "project",
     _metadata,
@@ -48,6 +55,12 @@ project = Table(
     Column("mode", SmallInteger),
     Column("create_time", _TIME),
     Column("archive_time", _TIME),
+    Column("provider_order", SmallInteger),
+    Column("preferred_providers", ARRAY(Text)),
+    Column("cache_seconds", Integer),
+    Column("answer_format", SmallInteger),
+    *_rate_limit_columns(),
+    *_rate_limit_columns("end_user_"),
 )
 api_key = Table(
     "api_key",
@@ -64,6 +77,7 @@ api_key = Table(
     Column("revoke_time", _TIME),
     Column("spending_limit_pico", Numeric),
     Column("spending_period", SmallInteger),
+    *_rate_limit_columns(),
 )
 provider_key = Table(
     "provider_key",

@@ -11,8 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFoundError
 from services.ledger.accounts import Organization, Plan, Project, ProjectMode
+from services.ledger.call_settings import AS_CONFIGURED, ProjectSettings
 from services.ledger.paging import PageRequest, TimeAndName
 from services.ledger.storage.account_tables import organization, organization_plan, project, provider_key
+from services.ledger.storage.call_settings import (
+    SETTINGS_COLUMNS,
+    SETTINGS_NAMES,
+    project_settings_from_row,
+    project_settings_to_row,
+)
 from services.ledger.storage.spending_limits import limit_from_row, limit_to_row
 
 # The finest step of PostgreSQL's clock.
@@ -26,6 +33,7 @@ class Standing:
     payload_retained: bool
     # None when the organization has no such project, or it is archived.
     project_mode: ProjectMode | None
+    call_settings: ProjectSettings
     # Those that the project's mode uses, by provider.
     sealed_secrets: Mapping[str, bytes]
 
@@ -124,7 +132,8 @@ class AccountStore:
         condition = and_(
             project.c.organization_id == changed.organization_id, project.c.project_id == changed.project_id
         )
-        values = {"mode": int(changed.mode), "archive_time": changed.archive_time}
+        row = project_to_row(changed)
+        values = {name: row[name] for name in ("mode", "archive_time", *SETTINGS_NAMES)}
         await self._connection.execute(update(project).where(condition).values(values))
 
     # Model calls
@@ -136,6 +145,7 @@ class AccountStore:
             select(
                 organization.c.payload_retained,
                 project.c.mode,
+                *SETTINGS_COLUMNS,
                 provider_key.c.provider,
                 provider_key.c.sealed_secret,
             )
@@ -154,12 +164,13 @@ class AccountStore:
             .where(organization.c.organization_id == organization_id)
             .order_by(provider_key.c.provider)
         )
-        rows = (await self._connection.execute(statement)).all()
-        mode = rows[0].mode
+        rows = (await self._connection.execute(statement)).mappings().all()
+        mode = rows[0]["mode"]
         return Standing(
-            payload_retained=rows[0].payload_retained,
+            payload_retained=rows[0]["payload_retained"],
             project_mode=None if mode is None else ProjectMode(mode),
-            sealed_secrets={row.provider: row.sealed_secret for row in rows if row.provider is not None},
+            call_settings=AS_CONFIGURED if mode is None else project_settings_from_row(rows[0]),
+            sealed_secrets={row["provider"]: row["sealed_secret"] for row in rows if row["provider"] is not None},
         )
 
 
@@ -188,8 +199,16 @@ def project_to_row(value: Project) -> dict[str, object]:
         "mode": int(value.mode),
         "create_time": value.create_time,
         "archive_time": value.archive_time,
+        **project_settings_to_row(value.call_settings),
     }
 
 
 def project_from_row(row: RowMapping) -> Project:
-    return Project(**{**row, "mode": ProjectMode(row["mode"])})
+    return Project(
+        organization_id=row["organization_id"],
+        project_id=row["project_id"],
+        mode=ProjectMode(row["mode"]),
+        create_time=row["create_time"],
+        archive_time=row["archive_time"],
+        call_settings=project_settings_from_row(row),
+    )

@@ -8,9 +8,11 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.authentication import Scope
+from services.ledger.call_settings import RateLimit
 from services.ledger.keys import ApiKey, ProviderKey
 from services.ledger.paging import PageRequest, TimeAndName
 from services.ledger.storage.account_tables import api_key, provider_key
+from services.ledger.storage.call_settings import RATE_LIMIT_NAMES
 from services.ledger.storage.spending_limits import limit_from_row, limit_to_row
 
 _API_KEY_COLUMNS = [column for column in api_key.columns if column is not api_key.c.key_hash]
@@ -62,7 +64,7 @@ class KeyStore:
     async def change_api_key(self, changed: ApiKey) -> None:
         """Must be locked. Changes what may change of a key that has not ended."""
         row = api_key_to_row(changed)
-        names = ("display_name", "expire_time", "spending_limit_pico", "spending_period")
+        names = ("display_name", "expire_time", "spending_limit_pico", "spending_period", *RATE_LIMIT_NAMES)
         statement = update(api_key).where(api_key.c.api_key_id == changed.api_key_id)
         await self._connection.execute(statement.values({name: row[name] for name in names}))
 
@@ -135,10 +137,12 @@ def api_key_to_row(key: ApiKey) -> dict[str, object]:
         "expire_time": key.expire_time,
         "revoke_time": key.revoke_time,
         **limit_to_row(key.spending_limit),
+        **key.rate_limit.by_name(),
     }
 
 
 def api_key_from_row(row: RowMapping) -> ApiKey:
     columns = dict(row)
     limit = limit_from_row(columns.pop("spending_limit_pico"), columns.pop("spending_period"))
-    return ApiKey(**{**columns, "scope": Scope(row["scope"]), "spending_limit": limit})
+    rate_limit = RateLimit(**{name: columns.pop(name) for name in RATE_LIMIT_NAMES})
+    return ApiKey(**{**columns, "scope": Scope(row["scope"]), "spending_limit": limit, "rate_limit": rate_limit})

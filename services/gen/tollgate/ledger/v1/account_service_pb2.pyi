@@ -365,6 +365,7 @@ class Project(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """Whose it is."""
     project_id: _builtins.str
@@ -379,6 +380,10 @@ class Project(_message.Message):
     def archive_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it is archived. Absent when it is not."""
 
+    @_builtins.property
+    def settings(self) -> _directory_service_pb2.ProjectSettings:
+        """How its calls are treated. Absent when nothing was set: as the router is configured."""
+
     def __init__(
         self,
         *,
@@ -387,10 +392,11 @@ class Project(_message.Message):
         mode: _directory_service_pb2.ProjectMode.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         archive_time: _timestamp_pb2.Timestamp | None = ...,
+        settings: _directory_service_pb2.ProjectSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "mode", b"mode", "organization_id", b"organization_id", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "mode", b"mode", "organization_id", b"organization_id", "project_id", b"project_id", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,22 +411,28 @@ class CreateProjectRequest(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """Whose it will be. Operators must name it; others may leave it out."""
     project_id: _builtins.str
     """Unique in the organization. 1 to 64 letters, digits or `._:-`."""
     mode: _directory_service_pb2.ProjectMode.ValueType
     """How it pays. `PROJECT_MODE_CREDITS` when left out."""
+    @_builtins.property
+    def settings(self) -> _directory_service_pb2.ProjectSettings:
+        """How its calls are treated. As the router is configured when left out."""
+
     def __init__(
         self,
         *,
         organization_id: _builtins.str = ...,
         project_id: _builtins.str = ...,
         mode: _directory_service_pb2.ProjectMode.ValueType = ...,
+        settings: _directory_service_pb2.ProjectSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "organization_id", b"organization_id", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "organization_id", b"organization_id", "project_id", b"project_id", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,6 +580,7 @@ class UpdateProjectRequest(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
     ARCHIVED_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """The project's id."""
     organization_id: _builtins.str
@@ -576,6 +589,10 @@ class UpdateProjectRequest(_message.Message):
     """How it pays."""
     archived: _builtins.bool
     """True archives it, false brings it back."""
+    @_builtins.property
+    def settings(self) -> _directory_service_pb2.ProjectSettings:
+        """How its calls are treated from now on, in place of all earlier settings: `{}` takes them away."""
+
     def __init__(
         self,
         *,
@@ -583,10 +600,11 @@ class UpdateProjectRequest(_message.Message):
         organization_id: _builtins.str = ...,
         mode: _directory_service_pb2.ProjectMode.ValueType | None = ...,
         archived: _builtins.bool | None = ...,
+        settings: _directory_service_pb2.ProjectSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_archived", b"_archived", "_mode", b"_mode", "archived", b"archived", "mode", b"mode"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_archived", b"_archived", "_mode", b"_mode", "archived", b"archived", "mode", b"mode", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archived", b"_archived", "_mode", b"_mode", "archived", b"archived", "mode", b"mode", "organization_id", b"organization_id", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archived", b"_archived", "_mode", b"_mode", "archived", b"archived", "mode", b"mode", "organization_id", b"organization_id", "project_id", b"project_id", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__archived: _TypeAlias = _typing.Literal["archived"]  # noqa: Y015
     _WhichOneofArgType__archived: _TypeAlias = _typing.Literal["_archived", b"_archived"]  # noqa: Y015
@@ -639,6 +657,7 @@ class ApiKey(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     api_key_id: _builtins.str
     """UUID, made by us."""
     display_name: _builtins.str
@@ -667,6 +686,10 @@ class ApiKey(_message.Message):
     def spending_limit(self) -> _directory_service_pb2.SpendingLimit:
         """How much of its organization's credit it may spend. Absent when it may spend all."""
 
+    @_builtins.property
+    def rate_limit(self) -> _directory_service_pb2.RateLimit:
+        """For its calls. Absent when nothing was set: as the router is configured."""
+
     def __init__(
         self,
         *,
@@ -680,10 +703,11 @@ class ApiKey(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         spending_limit: _directory_service_pb2.SpendingLimit | None = ...,
+        rate_limit: _directory_service_pb2.RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "rate_limit", b"rate_limit", "revoke_time", b"revoke_time", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "organization_id", b"organization_id", "project_id", b"project_id", "read_only", b"read_only", "revoke_time", b"revoke_time", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "organization_id", b"organization_id", "project_id", b"project_id", "rate_limit", b"rate_limit", "read_only", b"read_only", "revoke_time", b"revoke_time", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -702,6 +726,7 @@ class CreateApiKeyRequest(_message.Message):
     READ_ONLY_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """Whose it will be. Operators must name it, but for operator keys; others may leave it out."""
     scope: _access_pb2.Scope.ValueType
@@ -722,6 +747,10 @@ class CreateApiKeyRequest(_message.Message):
     def spending_limit(self) -> _directory_service_pb2.SpendingLimit:
         """How much of its organization's credit it may spend; not for operator keys. All when left out."""
 
+    @_builtins.property
+    def rate_limit(self) -> _directory_service_pb2.RateLimit:
+        """For its calls; not for operator keys. As the router is configured when left out."""
+
     def __init__(
         self,
         *,
@@ -732,10 +761,11 @@ class CreateApiKeyRequest(_message.Message):
         read_only: _builtins.bool = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         spending_limit: _directory_service_pb2.SpendingLimit | None = ...,
+        rate_limit: _directory_service_pb2.RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "rate_limit", b"rate_limit", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "organization_id", b"organization_id", "project_id", b"project_id", "read_only", b"read_only", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "expire_time", b"expire_time", "organization_id", b"organization_id", "project_id", b"project_id", "rate_limit", b"rate_limit", "read_only", b"read_only", "scope", b"scope", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -888,6 +918,7 @@ class UpdateApiKeyRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
     CLEAR_SPENDING_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
     api_key_id: _builtins.str
     """The key's id. UUID."""
     display_name: _builtins.str
@@ -902,6 +933,10 @@ class UpdateApiKeyRequest(_message.Message):
     def spending_limit(self) -> _directory_service_pb2.SpendingLimit:
         """How much of its organization's credit it may spend from now on, in place of an earlier limit; not for operator keys."""
 
+    @_builtins.property
+    def rate_limit(self) -> _directory_service_pb2.RateLimit:
+        """For its calls from now on, in place of all of an earlier limit: `{}` takes it away. Not for operator keys."""
+
     def __init__(
         self,
         *,
@@ -910,10 +945,11 @@ class UpdateApiKeyRequest(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         spending_limit: _directory_service_pb2.SpendingLimit | None = ...,
         clear_spending_limit: _builtins.bool = ...,
+        rate_limit: _directory_service_pb2.RateLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "expire_time", b"expire_time", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "expire_time", b"expire_time", "rate_limit", b"rate_limit", "spending_limit", b"spending_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "api_key_id", b"api_key_id", "clear_spending_limit", b"clear_spending_limit", "display_name", b"display_name", "expire_time", b"expire_time", "spending_limit", b"spending_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "api_key_id", b"api_key_id", "clear_spending_limit", b"clear_spending_limit", "display_name", b"display_name", "expire_time", b"expire_time", "rate_limit", b"rate_limit", "spending_limit", b"spending_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
     _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015

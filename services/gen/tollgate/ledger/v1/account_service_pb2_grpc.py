@@ -201,11 +201,12 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProject(self, request, context):
-        """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
-        second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+        """Changes how a project pays, how its calls are treated, or archives it; what is left out stays as it is. Holds for
+        model calls within one second. No calls are made for an archived project, and no keys created; its figures and its
+        bill remain.
 
         Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
-        `INVALID_REQUEST` when nothing is named.
+        `INVALID_REQUEST` when nothing is named, or a setting is out of its range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,7 +216,7 @@ class AccountServiceServicer:
         """Creates an API key and shows it, this once.
 
         Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
-        has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+        has a spending limit or a rate limit, call models at all; with `NOT_FOUND` when there is no such organization or project, or the project
         is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -245,7 +246,7 @@ class AccountServiceServicer:
         never changes, and its end only moves closer: for anything else there is a new key.
 
         Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
-        caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+        caller's key has a spending limit or a rate limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
         `expire_time` is past or later than before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

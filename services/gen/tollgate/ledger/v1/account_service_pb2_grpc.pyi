@@ -74,17 +74,18 @@ class AccountServiceStub:
     Fails with `NOT_FOUND` when there is no such organization.
     """
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateProjectRequest, _account_service_pb2.UpdateProjectResponse]
-    """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
-    second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+    """Changes how a project pays, how its calls are treated, or archives it; what is left out stays as it is. Holds for
+    model calls within one second. No calls are made for an archived project, and no keys created; its figures and its
+    bill remain.
 
     Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
-    `INVALID_REQUEST` when nothing is named.
+    `INVALID_REQUEST` when nothing is named, or a setting is out of its range.
     """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
     """Creates an API key and shows it, this once.
 
     Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
-    has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+    has a spending limit or a rate limit, call models at all; with `NOT_FOUND` when there is no such organization or project, or the project
     is archived.
     """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]
@@ -102,7 +103,7 @@ class AccountServiceStub:
     never changes, and its end only moves closer: for anything else there is a new key.
 
     Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
-    caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+    caller's key has a spending limit or a rate limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
     `expire_time` is past or later than before.
     """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]
@@ -179,17 +180,18 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Fails with `NOT_FOUND` when there is no such organization.
     """
     UpdateProject: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateProjectRequest, _account_service_pb2.UpdateProjectResponse]  # type: ignore[assignment]
-    """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
-    second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+    """Changes how a project pays, how its calls are treated, or archives it; what is left out stays as it is. Holds for
+    model calls within one second. No calls are made for an archived project, and no keys created; its figures and its
+    bill remain.
 
     Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
-    `INVALID_REQUEST` when nothing is named.
+    `INVALID_REQUEST` when nothing is named, or a setting is out of its range.
     """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key and shows it, this once.
 
     Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
-    has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+    has a spending limit or a rate limit, call models at all; with `NOT_FOUND` when there is no such organization or project, or the project
     is archived.
     """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetApiKeyRequest, _account_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
@@ -207,7 +209,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
     never changes, and its end only moves closer: for anything else there is a new key.
 
     Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
-    caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+    caller's key has a spending limit or a rate limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
     `expire_time` is past or later than before.
     """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeApiKeyRequest, _account_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
@@ -329,11 +331,12 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.UpdateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.UpdateProjectResponse, _abc.Awaitable[_account_service_pb2.UpdateProjectResponse]]:
-        """Changes how a project pays, or archives it; what is left out stays as it is. Holds for model calls within one
-        second. No calls are made for an archived project, and no keys created; its figures and its bill remain.
+        """Changes how a project pays, how its calls are treated, or archives it; what is left out stays as it is. Holds for
+        model calls within one second. No calls are made for an archived project, and no keys created; its figures and its
+        bill remain.
 
         Fails with `NOT_FOUND` when the organization has none of this id, or it is not the caller's, and with
-        `INVALID_REQUEST` when nothing is named.
+        `INVALID_REQUEST` when nothing is named, or a setting is out of its range.
         """
 
     @_abc_1.abstractmethod
@@ -345,7 +348,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates an API key and shows it, this once.
 
         Fails with `PERMISSION_DENIED` when it would reach further than the caller's, live longer, or, where the caller's
-        has a spending limit, spend at all; with `NOT_FOUND` when there is no such organization or project, or the project
+        has a spending limit or a rate limit, call models at all; with `NOT_FOUND` when there is no such organization or project, or the project
         is archived.
         """
 
@@ -381,7 +384,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         never changes, and its end only moves closer: for anything else there is a new key.
 
         Fails with `NOT_FOUND` when there is no such key, or it is not the caller's; with `PERMISSION_DENIED` when the
-        caller's key has a spending limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
+        caller's key has a spending limit or a rate limit and a limit is to be changed; with `INVALID_REQUEST` when nothing is named, or
         `expire_time` is past or later than before.
         """
 

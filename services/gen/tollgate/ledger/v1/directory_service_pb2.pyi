@@ -161,7 +161,7 @@ Global___SpendingLimit: _TypeAlias = SpendingLimit  # noqa: Y015
 
 @_typing.final
 class RateLimit(_message.Message):
-    """How much may be asked for in any sixty seconds."""
+    """How much may be asked for in any sixty seconds. What is absent is as the router is configured."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -169,11 +169,11 @@ class RateLimit(_message.Message):
     TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     CONCURRENT_CALLS_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Calls. Absent when there is no limit."""
+    """Calls, from 0, which lets nothing through, to 1,000,000,000."""
     tokens_per_minute: _builtins.int
-    """Tokens, input and output. Absent when there is no limit."""
+    """Tokens, input and output, from 0 to 1,000,000,000. A call is let in while any are left, and counts in full."""
     concurrent_calls: _builtins.int
-    """Calls that run at the same time in one process of the router. Absent when there is no limit."""
+    """Calls that run at the same time in one process of the router, from 0 to 1,000,000,000."""
     def __init__(
         self,
         *,
@@ -215,12 +215,14 @@ class ProjectSettings(_message.Message):
     provider_order: Global___ProviderOrder.ValueType
     """Which provider is tried first."""
     cache_seconds: _builtins.int
-    """For how many seconds an answer may be given again to the same request. 0 turns the response cache off."""
+    """For how many seconds an answer may be given again to the same request, at most 2,592,000, which are 30 days. 0 turns
+    the response cache off.
+    """
     answer_format: Global___AnswerFormat.ValueType
     """What answers say where a call does not ask for something else."""
     @_builtins.property
     def preferred_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Providers to try before all others, the most preferred first."""
+        """Providers to try before all others, the most preferred first: at most 32, each once, as configured: `openai`."""
 
     @_builtins.property
     def rate_limit(self) -> Global___RateLimit:
