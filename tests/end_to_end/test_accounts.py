@@ -177,7 +177,7 @@ def test_an_organization_limits_itself_and_is_told_when_its_limit_is_reached(ope
 
     assert limited["spending_limit"] == limit
     assert_is_error(refused, 402, "insufficient_credits", "insufficient_credits")
-    assert "the spending limit of this organization leaves" in refused.json["error"]["message"]
+    assert "the spending limit of this organization leaves" in refused.body["error"]["message"]
     assert "spending_limit" not in lifted
     assert customer.api.chat("Hello").status == 200
 
