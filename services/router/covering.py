@@ -1,5 +1,7 @@
 """Covers a call: its worst case is reserved before a provider that our credit pays for is asked."""
 
+from typing import NamedTuple
+
 from services.common.money import usd_from_pico
 from services.router.admission import AdmittedCall
 from services.router.credit import LeasedCredit, Spender
@@ -35,6 +37,14 @@ class LeaseCovers:
             cover.end()
 
 
+class _WorstCase(NamedTuple):
+    """The most that a call can be charged by one candidate."""
+
+    candidate: Candidate
+    bound: Bound
+    pico: int
+
+
 class LeaseCover:
     """The cover of one call by one reservation, which is enough for whichever attempt answers."""
 
@@ -48,9 +58,8 @@ class LeaseCover:
         self._call = call
         grant = call.grant
         self._spender = Spender(grant.organization_id, grant.api_key_id if grant.HasField("spending_limit") else "")
-        # Of each candidate that credit may pay for, once they are known.
-        self._bound_of: dict[Candidate, Bound] | None = None
-        self._worst_pico: dict[Candidate, int] = {}
+        # Each candidate that credit may pay for, and what the call can cost there; none until they are needed.
+        self._worst_cases: list[_WorstCase] = []
         self._reservation: Reservation | None = None
         # What the record names.
         self._named_pico = 0
@@ -62,10 +71,10 @@ class LeaseCover:
         """
         if planned.funding is not Funding.CREDITS:
             return
-        if self._bound_of is None:
+        if not self._worst_cases:
             await self._find_worst_cases()
-            await self._reserve(self._worst_pico[planned.candidate], max(self._worst_pico.values()))
-        needed_pico = self._worst_pico[planned.candidate]
+            await self._reserve(self._needed_pico(planned), max([each.pico for each in self._worst_cases]))
+        needed_pico = self._needed_pico(planned)
         if needed_pico > self._named_pico:
             raise CreditTooLowError(usd_from_pico(needed_pico), usd_from_pico(self._named_pico))
 
@@ -81,8 +90,8 @@ class LeaseCover:
         """Lowers what the record names to what the call can have cost, where the rest is of use here."""
         if self._reservation is None or self._reservation.lease.is_single:
             return
-        for candidate, bound in (self._bound_of or {}).items():
-            if (candidate.provider, candidate.model) == (record.provider, record.model):
+        for candidate, bound, _ in self._worst_cases:
+            if candidate.model == record.model and candidate.provider == record.provider:
                 self._named_pico = min(self._named_pico, cost_bound_pico(record, candidate, bound))
                 record.reserved = usd_from_pico(self._named_pico)
                 return
@@ -93,16 +102,21 @@ class LeaseCover:
             self._credit.put_back(self._spender, self._reservation, self._named_pico)
             self._reservation = None
 
+    def _needed_pico(self, planned: PlannedAttempt) -> int:
+        for each in self._worst_cases:
+            if each.candidate is planned.candidate:
+                return each.pico
+        raise KeyError(planned)
+
     async def _find_worst_cases(self) -> None:
         call = self._call
-        funded = [planned.candidate for planned in call.plan if planned.funding is Funding.CREDITS]
-        candidates = list(dict.fromkeys(funded))
+        candidates = [planned.candidate for planned in call.plan if planned.funding is Funding.CREDITS]
         bounds = await self._bounds.bounds(self._spender.organization_id, candidates)
-        self._bound_of = dict(zip(candidates, bounds, strict=True))
-        self._worst_pico = {
-            candidate: worst_case_pico(call.request, candidate, bound, payload_retained=call.grant.payload_retained)
-            for candidate, bound in self._bound_of.items()
-        }
+        retained = call.grant.payload_retained
+        self._worst_cases = [
+            _WorstCase(each, bound, worst_case_pico(call.request, each, bound, payload_retained=retained))
+            for each, bound in zip(candidates, bounds, strict=True)
+        ]
 
     async def _reserve(self, needed_pico: int, best_pico: int) -> None:
         """What covers every attempt, else what covers this one."""

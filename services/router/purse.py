@@ -66,10 +66,6 @@ class Purse:
     # What the ledger does not know yet, by lease.
     unsaid: dict[str, Return] = field(default_factory=dict)
 
-    @property
-    def unreserved_pico(self) -> int:
-        return sum(lease.unreserved_pico for lease in self.leases.values())
-
     def reserve(self, amount_pico: int, now: float) -> Reservation | None:
         """Takes the amount from one lease; None when no lease has so much."""
         for lease in self.leases.values():
@@ -110,8 +106,11 @@ class Purse:
 
     def runs_low(self) -> bool:
         """Whether more should be leased before anybody has to wait for it."""
-        granted = max((lease.granted_pico for lease in self.leases.values()), default=0)
-        return self.unreserved_pico < EARLY_PART * granted
+        granted_pico = unreserved_pico = 0
+        for lease in self.leases.values():
+            unreserved_pico += lease.unreserved_pico
+            granted_pico = max(granted_pico, lease.granted_pico)
+        return unreserved_pico < EARLY_PART * granted_pico
 
     def close_all(self) -> None:
         """Gives back everything that is not reserved."""

@@ -71,9 +71,7 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
     """The most that a call can be charged, in pico-USD. 0 only where it is free."""
     members = request.members
     number = request.endpoint.number
-    is_media = number is EndpointNumber.IMAGE_GENERATIONS or any(
-        word in request.body for word in (b"image", b"audio", b"file", b"document")
-    )
+    is_media = number is EndpointNumber.IMAGE_GENERATIONS or _may_hold_media(request.body)
     input_tokens = _input_tokens(request, candidate, is_media=is_media)
     output_tokens, images = _output(number, members, candidate)
     searches = SEARCHES_MAX if b"search" in request.body or "search" in candidate.model else 0
@@ -122,6 +120,10 @@ def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> 
     if record.payload_retained:
         atto += (usage.input_tokens + usage.output_tokens) * bound.storage_token
     return -(-atto // _ATTO_PER_PICO) + ROUNDING_PICO if atto else 0
+
+
+def _may_hold_media(body: bytes) -> bool:
+    return b"image" in body or b"audio" in body or b"file" in body or b"document" in body
 
 
 def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:
@@ -173,13 +175,17 @@ def _output(number: int, members: Mapping[str, Any], candidate: Candidate) -> tu
     answers = _count(members.get("n")) or 1
     if number == EndpointNumber.IMAGE_GENERATIONS:
         return answers * GENERATED_IMAGE_TOKENS_MAX, answers
-    asked = [limit for name in _LIMITS if (limit := _count(members.get(name))) is not None]
-    most = max(asked, default=candidate.output_tokens_max or OUTPUT_TOKENS_MAX)
-    return answers * min(most, candidate.output_tokens_max or most), 0
+    asked = 0
+    for name in _LIMITS:
+        if name in members:
+            asked = max(asked, _count(members[name]))
+    most = candidate.output_tokens_max or asked or OUTPUT_TOKENS_MAX
+    return answers * min(asked or most, most), 0
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _count(value: object) -> int:
+    """0 for what is no number above 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _atto(usd: str) -> int:

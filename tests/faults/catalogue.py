@@ -26,6 +26,15 @@ async def killed_at_random(scene: Scene, name: str) -> None:
         await scene.system.restart(name)
 
 
+async def router_killed_ten_times(scene: Scene) -> None:
+    """At random moments, some while it still starts to send what the one before it left."""
+    for _ in range(10):
+        await scene.load.finish_more(scene.dice.randint(1, 3))
+        await asyncio.sleep(scene.dice.uniform(0, 0.3))
+        await scene.system.kill("router")
+        await scene.system.restart("router")
+
+
 async def stalled(scene: Scene, name: str) -> None:
     await scene.system.stall(name, STALL_SECONDS)
 
@@ -49,6 +58,7 @@ async def provider_misbehaves(scene: Scene) -> None:
 
 FAULTS: Faults = {
     **{f"{name} killed": partial(killed_at_random, name=name) for name in KILLED},
+    "router killed ten times": router_killed_ten_times,
     **MOMENT_FAULTS,
     **LINK_FAULTS,
     **{f"{name} stalled for 10 s": partial(stalled, name=name) for name in STALLED},
