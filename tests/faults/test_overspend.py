@@ -26,6 +26,7 @@ from pyreqwest.exceptions import PyreqwestError
 from development.addresses import Addresses
 from development.stack import DATABASE, Stack
 from development.state import State
+from services.ledger.leases import LEASE_SECONDS
 from tests.faults.process_tree import send, tree_of
 
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
@@ -36,9 +37,8 @@ CREDIT_USD = "0.01"
 # When everything is up again, callers go on until some have found that the credit is spent, for so long at most.
 QUIET_SECONDS_MAX = 60.0
 REFUSED_ENOUGH = 50
-# A lease that is not used any more is given back when half of its time is over, a lost worker's when another has
-# shipped its log.
-FREE_AGAIN_SECONDS = 60.0
+# What nobody uses is given back, and what a lost worker held is free when another has shipped its log.
+FREE_AGAIN_SECONDS = LEASE_SECONDS
 MODELS = ("gpt-4o-mini", "gpt-4o")
 
 Json = dict[str, Any]

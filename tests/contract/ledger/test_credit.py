@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from services.common.money import pico_from_usd
 from services.ledger.credit import Credit
+from services.ledger.leases import LEASE_SECONDS
 from services.ledger.storage.writer import DatabaseWriter
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import INSIDE, OPERATOR, refusal_of
@@ -228,6 +230,39 @@ async def test_time_alone_frees_nothing_until_the_grace_is_over(
     assert overdue == "0.5"
     assert pico_from_usd("0.5") in [one.lapsed_pico for one in lapsed if one.organization_id == acme]
     assert await held(ledger, acme) == "0"
+
+
+async def test_a_lease_never_outlives_its_time_without_a_trace(
+    ledger: WholeLedger, acme: str, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease_ids = [str(uuid4()) for _ in range(2)]
+    for lease_id in lease_ids:
+        await acquire(ledger, acme, "0.25", lease_id=lease_id)
+    moment = datetime.now(UTC)
+    writer = DatabaseWriter(database.ledger_url)
+    credit = Credit(writer, clock=lambda: moment, grace=timedelta(hours=1))
+
+    moment += timedelta(seconds=LEASE_SECONDS + 1)
+    overdue = []
+    for returned in ("0", "0.25"):
+        await give_back(ledger, acme, lease_ids[0], returned)
+        await credit.make_pass()
+        names = ("tollgate_ledger_leases_overdue", "tollgate_ledger_leases_overdue_usd")
+        overdue.append([REGISTRY.get_sample_value(name) or 0.0 for name in names])
+    moment += timedelta(hours=1)
+    await credit.make_pass()
+    writer.close()
+    with psycopg.connect(database.admin_url) as connection:
+        query = "SELECT lapsed_pico FROM ledger.lease WHERE lease_id = %s"
+        lapsed_pico = connection.execute(query, (lease_ids[1],)).fetchone()
+
+    # What it holds beyond its time is counted, the one that was given back no more.
+    assert overdue[0][0] - overdue[1][0] == 1
+    assert overdue[0][1] - overdue[1][1] == pytest.approx(0.25)
+    # What is freed in the end is said aloud, and kept for whoever asks what happened.
+    said = [entry for entry in caplog.records if getattr(entry, "lease_id", "") in lease_ids]
+    assert [(entry.levelname, entry.lease_id, entry.lapsed) for entry in said] == [("ERROR", lease_ids[1], "0.25")]  # type: ignore[attr-defined]
+    assert lapsed_pico == (pico_from_usd("0.25"),)
 
 
 async def test_credit_that_ends_leaves_what_running_calls_have_reserved(

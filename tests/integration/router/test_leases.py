@@ -5,8 +5,10 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
 
 from services.common.money import pico_from_usd
@@ -18,6 +20,16 @@ from tollgate.ledger.v1.directory_service_pb2 import SpendingLimit
 
 HYBRID = directory_service_pb2.PROJECT_MODE_HYBRID
 OWN_KEYS = directory_service_pb2.PROJECT_MODE_OWN_KEYS
+
+HELLO = {"messages": [{"role": "user", "content": "Hello there"}]}
+CALLS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "gpt-4o", **HELLO},
+    "/v1/responses": {"model": "gpt-5-mini", "input": "Hello there"},
+    "/v1/messages": {"model": "claude-sonnet", "max_tokens": 100, **HELLO},
+    "/v1/embeddings": {"model": "text-embedding-3-small", "input": "Hello there"},
+    "/v1/images/generations": {"model": "gpt-image-1", "prompt": "A toll gate"},
+}
+STREAM, STREAMED = {"stream": True}, ("/v1/chat/completions", "/v1/responses", "/v1/messages")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +86,29 @@ async def test_a_call_that_cannot_be_covered_is_refused_before_anybody_is_asked(
     assert covered.status == 200
 
 
+@pytest.mark.parametrize("path", CALLS)
+async def test_calls_of_every_kind_are_covered(leasing: Router, ledger: FakeLedger, path: str) -> None:
+    answer = await leasing.send("POST", path, orjson.dumps(CALLS[path]), ledger.grant())
+    record = await ledger.record(answer.request_id)
+
+    assert answer.status == 200
+    assert record.lease_id
+    assert pico_from_usd(record.reserved) > 0
+
+
+@pytest.mark.parametrize(("path", "members"), [*((path, {}) for path in CALLS), *((path, STREAM) for path in STREAMED)])
+async def test_calls_of_every_kind_are_refused_before_anybody_is_asked_when_they_are_not_covered(
+    leasing: Router, ledger: FakeLedger, path: str, members: dict[str, Any]
+) -> None:
+    key = with_credit(ledger, ledger.grant(), "0.0000001")
+
+    refused = await leasing.send("POST", path, orjson.dumps(CALLS[path] | members), key)
+    record = await ledger.record(refused.request_id)
+
+    assert refused.status == 402
+    assert (record.outcome, len(record.attempts), record.lease_id) == (usage_pb2.OUTCOME_REFUSED, 0, "")
+
+
 async def test_what_a_call_did_not_cost_is_free_again_when_it_is_recorded(leasing: Router, ledger: FakeLedger) -> None:
     key = with_credit(ledger, ledger.grant(), "0.002")
 
@@ -113,6 +148,16 @@ async def test_an_own_key_needs_no_credit(leasing: Router, ledger: FakeLedger) -
 
     assert answer.status == 200
     assert (await ledger.record(answer.request_id)).lease_id == ""
+
+
+async def test_hybrid_reserves_nothing_while_its_own_key_answers(leasing: Router, ledger: FakeLedger) -> None:
+    key = with_credit(ledger, ledger.grant(own_keys={"openai": "sk-own-good"}, project_mode=HYBRID), "0")
+
+    answer = await leasing.chat(key)
+
+    assert answer.status == 200
+    assert (await ledger.record(answer.request_id)).lease_id == ""
+    assert ledger.organization_of(key) not in {one.organization_id for one in ledger.credit.acquired}
 
 
 async def test_hybrid_reserves_when_it_falls_through_to_credit(leasing: Router, ledger: FakeLedger) -> None:

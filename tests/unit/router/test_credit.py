@@ -10,7 +10,7 @@ import pytest
 
 from services.common.errors import UnavailableError
 from services.common.money import pico_from_usd, usd_from_pico
-from services.ledger.leases import Lease, LeaseOutcome, Means, Wish, decide, returned_more
+from services.ledger.leases import LEASE_SECONDS, Lease, LeaseOutcome, Means, Wish, decide, returned_more
 from services.router.credit import LeasedCredit, Spender
 from services.router.errors import CreditTooLowError, SpendingLimitReachedError
 from services.router.purse import Reservation
@@ -299,6 +299,22 @@ async def test_a_lease_that_is_used_is_renewed_half_way_and_one_that_is_not_is_g
         await until(lambda: ledger.held_pico == 2 * USD)
 
         assert first.lease is second.lease
+
+
+async def test_unused_credit_is_available_again_within_the_lease_time() -> None:
+    ledger = ModelLedger()
+    clock = Clock()
+    async with credit_of(ledger, clock) as credit:
+        used = await credit.reserve(ACME, USD)
+        clock.now += LEASE_SECONDS / 2
+        cut_off = await credit.reserve(ACME, USD)
+        credit.put_back(ACME, cut_off)
+        credit.put_back(ACME, used, kept_pico=USD // 4)
+        clock.now += LEASE_SECONDS / 2
+        await until(lambda: ledger.held_pico == USD // 4)
+        ledger.record(Reservation(used.lease, USD // 4), cost_pico=USD // 5)
+
+        assert ledger.held_pico == 0
 
 
 async def test_what_nobody_uses_is_kept_while_the_ledger_is_away() -> None:
