@@ -9,6 +9,7 @@ file) can be as long as the context of a large model. Output is what the caller 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from services.router.formats.endpoint import EndpointNumber, ModelRequest
@@ -141,6 +142,7 @@ def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool
     return tokens
 
 
+@lru_cache(1_000)
 def _image_tokens_max(model: str) -> int:
     return next((most for family, most in IMAGE_TOKENS_MAX_OF.items() if model.startswith(family)), IMAGE_TOKENS_MAX)
 
@@ -168,12 +170,12 @@ def _base64_length(part: Mapping[str, Any]) -> int:
     return len(where) if isinstance(where, str) and where.startswith("data:") else 0
 
 
-def _output(number: int, members: Mapping[str, Any], candidate: Candidate) -> tuple[int, int]:
+def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candidate) -> tuple[int, int]:
     """Tokens and images."""
-    if number == EndpointNumber.EMBEDDINGS:
+    if number is EndpointNumber.EMBEDDINGS:
         return 0, 0
-    answers = _count(members.get("n")) or 1
-    if number == EndpointNumber.IMAGE_GENERATIONS:
+    answers = _count(members["n"]) or 1 if "n" in members else 1
+    if number is EndpointNumber.IMAGE_GENERATIONS:
         return answers * GENERATED_IMAGE_TOKENS_MAX, answers
     asked = 0
     for name in _LIMITS:
