@@ -1,11 +1,12 @@
 """The SQL of single calls: lists, newest first, and one call with its cost lines."""
 
+import json
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal, not_, select
+from sqlalchemy import ColumnElement, Row, Select, String, cast, func, literal, not_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from services.reporting.places import Columns, Places
@@ -92,7 +93,8 @@ def matching(listing: Listing) -> list[ColumnElement[bool]]:
     if calls.cost_pico_min is not None:
         conditions.append(columns.cost_pico >= calls.cost_pico_min)
     if calls.metadata:
-        conditions.append(columns.metadata.op("@>")(literal(dict(calls.metadata), JSONB)))
+        # As text, because COPY is given parameters as they are.
+        conditions.append(columns.metadata.op("@>")(cast(literal(json.dumps(dict(calls.metadata)), String), JSONB)))
     return conditions
 
 

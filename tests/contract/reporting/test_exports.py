@@ -17,6 +17,7 @@ from tests.contract.reporting.reporting_server import Reporting, fields_of, refu
 from tollgate.reporting.v1 import export_service_pb2 as pb
 
 SECOND = timedelta(seconds=1)
+NOTE = 'a "quoted", comma\nand line'
 FORMULA = "=cmd|' /C calc'!A0"
 
 
@@ -36,7 +37,7 @@ def rows_of(file: str) -> list[dict[str, str]]:
 def acme(books: Books) -> Customer:
     customer = books.customer()
     books.record(
-        customer.call(workflow=FORMULA, metadata={"note": 'a "quoted", comma\nand line'}),
+        customer.call(workflow=FORMULA, metadata={"note": NOTE}),
         customer.own_key_call(at=NOW - SECOND, time_to_first_token_ms=None, streamed=True),
         customer.failed_call(at=NOW - 2 * SECOND),
         customer.call(at=NOW - 3 * SECOND, model="unheard-of"),
@@ -45,7 +46,21 @@ def acme(books: Books) -> Customer:
     return customer
 
 
-@pytest.mark.parametrize("parameters", [{}, {"status": "ok"}, {"limit": "2"}, {"funding": "own_key"}], ids=str)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"status": "ok"},
+        {"status": "502"},
+        {"limit": "2"},
+        {"funding": "own_key"},
+        {"cached": "false", "provider": "openai", "model": "gpt-4o"},
+        {"from": "2026-05-20", "to": "2026-05-20T10:30:00Z"},
+        {"min_latency_ms": "820", "min_cost": "0.0045"},
+        {"metadata.note": NOTE},
+    ],
+    ids=str,
+)
 async def test_an_export_of_calls_is_their_list(
     reporting: Reporting, acme: Customer, parameters: dict[str, str]
 ) -> None:
