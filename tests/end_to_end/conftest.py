@@ -4,15 +4,15 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyreqwest.client import SyncClientBuilder
+from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.response import SyncResponse
 
 from development.addresses import Addresses
@@ -46,35 +46,36 @@ class Api:
 
     url: str
     key: str | None
+    # Making one takes longer than most answers.
+    client: SyncClient = field(default_factory=lambda: SyncClientBuilder().build(), repr=False, compare=False)
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self._send("GET", path, None, headers)
+        return self.send("GET", path, None, headers)
 
     def post(self, path: str, body: Json | bytes, **headers: str) -> Answer:
-        return self._send("POST", path, body, headers)
+        return self.send("POST", path, body, headers)
 
     def patch(self, path: str, body: Json | bytes, **headers: str) -> Answer:
-        return self._send("PATCH", path, body, headers)
+        return self.send("PATCH", path, body, headers)
 
     def delete(self, path: str, **headers: str) -> Answer:
-        return self._send("DELETE", path, None, headers)
+        return self.send("DELETE", path, None, headers)
 
     def chat(self, prompt: str, *, model: str = "gpt-4o", project: str = "web", **more: object) -> Answer:
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], **more}
         return self.post("/v1/chat/completions", body, x_tollgate_project=project)
 
-    def _send(self, method: str, path: str, body: Json | bytes | None, headers: dict[str, str]) -> Answer:
-        with SyncClientBuilder().build() as client:
-            request = client.request(method, self.url + path)
-            if self.key is not None:
-                request = request.header("authorization", f"Bearer {self.key}")
-            for name, value in headers.items():
-                request = request.header(name.replace("_", "-"), value)
-            if isinstance(body, bytes):
-                request = request.body_bytes(body)
-            elif body is not None:
-                request = request.body_json(body)
-            return _answer(request.build().send())
+    def send(self, method: str, path: str, body: Json | bytes | None, headers: Mapping[str, str]) -> Answer:
+        request = self.client.request(method, self.url + path)
+        if self.key is not None:
+            request = request.header("authorization", f"Bearer {self.key}")
+        for name, value in headers.items():
+            request = request.header(name.replace("_", "-"), value)
+        if isinstance(body, bytes):
+            request = request.body_bytes(body)
+        elif body is not None:
+            request = request.body_json(body)
+        return _answer(request.build().send())
 
     def balance(self) -> Decimal:
         return Decimal(self.get("/v1/balance").body["balance"])
@@ -99,7 +100,7 @@ class Api:
 
 def _answer(response: SyncResponse) -> Answer:
     headers = {name.lower(): value for name, value in response.headers.items()}
-    is_json = headers.get("content-type", "").startswith("application/json")
+    is_json = headers.get("content-type", "").partition(";")[0] == "application/json"
     return Answer(response.status, headers, response.json() if is_json else response.text())
 
 
@@ -154,7 +155,7 @@ async def stack(state: State) -> AsyncIterator[Stack]:
         await stack.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def operator(stack: Stack) -> Api:
     return Api(stack.url, stack.secrets.operator_key)
 
@@ -164,16 +165,17 @@ def nobody(stack: Stack) -> Api:
     return Api(stack.url, None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_customer(stack: Stack, operator: Api) -> Callable[..., Customer]:
-    def make(*, credit: str = "10", payload_retained: bool = False) -> Customer:
+    def make(*, credit: str = "10", payload_retained: bool = False, display_name: str = "") -> Customer:
         def create(path: str, body: Json) -> Json:
             answer = operator.post(path, body)
             assert answer.status == 200, answer
             made: Json = answer.body
             return made
 
-        body = {"display_name": f"Customer {next(_numbers)}", "payload_retained": payload_retained}
+        display_name = display_name or f"Customer {next(_numbers)}"
+        body = {"display_name": display_name, "payload_retained": payload_retained}
         organization_id = create("/v1/organizations", body)["organization"]["organization_id"]
         own = {"organization_id": organization_id}
         create("/v1/projects", {**own, "project_id": "web"})

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from development.addresses import Addresses
 from services.common.authentication import Caller, Scope, hash_key
 from services.common.errors import InvalidRequestError
-from services.common.grpc_calls import SERVICE_TOKEN_HEADER, TRANSCODED_HEADER, access_of, current_caller
+from services.common.grpc_calls import SERVICE_TOKEN_HEADER, TRANSCODED_HEADER, current_caller
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.settings import SettingError
 from tollgate.ledger.v1 import directory_service_pb2, directory_service_pb2_grpc
@@ -221,15 +221,22 @@ async def test_health_needs_no_key(channel: grpc.aio.Channel) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_method_whose_contract_does_not_say_who_may_call_cannot_be_served() -> None:
+async def test_a_method_whose_contract_does_not_say_who_may_call_cannot_be_served() -> None:
     file = descriptor_pb2.FileDescriptorProto(name="open.proto", package="open")
     file.message_type.add(name="Empty")
     file.service.add(name="OpenService").method.add(name="Get", input_type=".open.Empty", output_type=".open.Empty")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
 
+    def register(_servicer: object, server: Any) -> None:
+        handler = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
+        server.add_registered_method_handlers("open.OpenService", {"Get": handler})
+
+    service = Service(pool.FindServiceByName("open.OpenService"), register, object())
+    settings = ServerSettings(listen_address="", service_token="inside", reflection=False, drain_seconds=0)
+
     with pytest.raises(ValueError, match="open.OpenService.Get has no"):
-        access_of(pool.FindMethodByName("open.OpenService.Get"))
+        GrpcServer(settings, Keys(), [service])
 
 
 async def test_a_port_in_use_is_one_clear_line(channel: grpc.aio.Channel) -> None:
