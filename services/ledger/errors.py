@@ -16,3 +16,17 @@ class SequenceGapError(DomainError):
             committed_sequence=str(committed_sequence),
             sequence=str(first_sequence),
         )
+
+
+class TooManyAlertRulesError(DomainError):
+    """One rule more than an organization may have."""
+
+    kind = ErrorKind.INVALID
+    reason = "TOO_LARGE"
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(
+            f"An organization has at most {maximum} alert rules; delete one first.",
+            field="alert_rules",
+            maximum=str(maximum),
+        )

@@ -20,6 +20,8 @@ from services.common.settings import SettingError
 from services.common.uuid7 import new_uuid7
 from services.ledger.account_keeping import AccountKeeper
 from services.ledger.account_reading import AccountReader
+from services.ledger.alert_keeping import AlertKeeper
+from services.ledger.alert_reading import AlertReader
 from services.ledger.billing import Billing
 from services.ledger.book_reading import BookReader
 from services.ledger.catalogue_loading import load_catalogue
@@ -35,6 +37,7 @@ from services.ledger.price_bounds import PriceBounds
 from services.ledger.price_keeping import CurrentPrices, PriceKeeper
 from services.ledger.recording import UsageRecorder
 from services.ledger.servicer_accounts import AccountServicer
+from services.ledger.servicer_alerts import AlertServicer
 from services.ledger.servicer_billing import BillingServicer
 from services.ledger.servicer_credit import CreditServicer
 from services.ledger.servicer_directory import DirectoryServicer
@@ -49,9 +52,12 @@ from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.verifying import BookVerifier
+from services.ledger.webhook_secrets import WebhookSecrets
 from tollgate.ledger.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    alert_service_pb2,
+    alert_service_pb2_grpc,
     billing_service_pb2,
     billing_service_pb2_grpc,
     credit_service_pb2,
@@ -118,6 +124,8 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
         new_id=new_uuid7,
         new_secret=new_api_key_secret,
     )
+    webhook_secrets = None if settings.webhook_key is None else WebhookSecrets(settings.webhook_key)
+    alerts = AlertKeeper(database, webhook_secrets, settings.webhook_policy, clock=_now, new_id=new_uuid7)
     try:
         await load_catalogue(database)
         await prices.refresh()
@@ -157,6 +165,11 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
                     account_service_pb2_grpc.add_AccountServiceServicer_to_server,
                     AccountServicer(accounts, keys, AccountReader(database)),
+                ),
+                Service(
+                    alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"],
+                    alert_service_pb2_grpc.add_AlertServiceServicer_to_server,
+                    AlertServicer(alerts, AlertReader(database, clock=_now)),
                 ),
                 Service(
                     directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],

@@ -32,9 +32,10 @@ PLAIN = frozenset(
         r"\w+",
         """
         action after amount at cached currency days discount display_name end_time error_type fraction from from_date
-        from_time funding granularity group_by limit min_cost min_latency_ms multiplier offset page_token period preferred_providers
-        price quality reason request_body request_content_type requested_model reserved response_body response_content_type
-        secret service_tier size start_time status timezone to to_date to_time upstream_model
+        from_time funding granularity group_by limit min_cost min_latency_ms multiplier offset page_token period
+        preferred_providers price quality reason request_body request_content_type requested_model reserved
+        response_body response_content_type secret service_tier size start_time status timezone to to_date to_time
+        upstream_model
         """,
     )
 )

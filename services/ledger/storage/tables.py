@@ -57,4 +57,8 @@ TABLES = {
     "organization_spending": Kind.TENANT,
     "producer_release": Kind.LANE,
     "credit_refund": Kind.TENANT,
+    # alerts
+    "alert_rule": Kind.TENANT,
+    "alert": Kind.TENANT,
+    "alert_delivery": Kind.TENANT,
 }

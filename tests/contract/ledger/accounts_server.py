@@ -1,4 +1,4 @@
-"""A ledger with nothing but accounts, on a real channel over a real database."""
+"""A ledger with nothing but accounts and alert rules, on a real channel over a real database."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,15 +21,22 @@ from services.common.key_store import DatabaseKeyDirectory
 from services.common.uuid7 import new_uuid7
 from services.ledger.account_keeping import AccountKeeper
 from services.ledger.account_reading import AccountReader
+from services.ledger.alert_keeping import AlertKeeper
+from services.ledger.alert_reading import AlertReader
 from services.ledger.directory import Directory
 from services.ledger.key_keeping import KeyKeeper
 from services.ledger.keys import new_api_key_secret
 from services.ledger.servicer_accounts import AccountServicer
+from services.ledger.servicer_alerts import AlertServicer
 from services.ledger.servicer_directory import DirectoryServicer
+from services.ledger.webhook_secrets import KEY_BYTES, WebhookSecrets
+from services.ledger.webhook_urls import WebhookPolicy
 from tests.conftest import Database
 from tollgate.ledger.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    alert_service_pb2,
+    alert_service_pb2_grpc,
     directory_service_pb2,
     directory_service_pb2_grpc,
 )
@@ -52,6 +59,7 @@ def bearer(secret: str) -> Metadata:
 
 OPERATOR = bearer(OPERATOR_KEY)
 INSIDE = service_metadata(SERVICE_TOKEN)
+WEBHOOK_KEY = bytes(KEY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Ledger:
     """Its stubs, and what the tests of it know."""
 
     accounts: Any
+    alerts: Any
     directory: Any
     router_private_key: X25519PrivateKey
     in_credit: set[UUID]
@@ -120,6 +129,7 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
     )
     await keys.seed_operator_key(OPERATOR_KEY)
     directory = Directory(engine, credit_available, clock=now_in_utc)
+    alerts = AlertKeeper(engine, WebhookSecrets(WEBHOOK_KEY), WebhookPolicy(), clock=now_in_utc, new_id=new_uuid7)
     settings = ServerSettings(
         listen_address=Addresses.free().ledger, service_token=SERVICE_TOKEN, reflection=False, drain_seconds=0
     )
@@ -133,6 +143,11 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
                 AccountServicer(accounts, keys, AccountReader(engine)),
             ),
             Service(
+                alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"],
+                alert_service_pb2_grpc.add_AlertServiceServicer_to_server,
+                AlertServicer(alerts, AlertReader(engine, clock=now_in_utc)),
+            ),
+            Service(
                 directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],
                 directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server,
                 DirectoryServicer(directory),
@@ -144,6 +159,7 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
         async with grpc.aio.insecure_channel(settings.listen_address) as channel:
             yield Ledger(
                 account_service_pb2_grpc.AccountServiceStub(channel),
+                alert_service_pb2_grpc.AlertServiceStub(channel),
                 directory_service_pb2_grpc.DirectoryServiceStub(channel),
                 private_key,
                 in_credit,

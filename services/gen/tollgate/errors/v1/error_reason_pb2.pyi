@@ -53,7 +53,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SEQUENCE_GAP: _ErrorReason.ValueType  # 11
     """Records skip a sequence number; metadata `committed_sequence` says where to go on. FAILED_PRECONDITION, 400."""
     ERROR_REASON_TOO_LARGE: _ErrorReason.ValueType  # 12
-    """More than the documented maximum in one request; metadata `maximum` says how much. INVALID_ARGUMENT, 400."""
+    """More than the documented maximum, in one request or in all; metadata `maximum` says how much. INVALID_ARGUMENT, 400."""
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 13
     """We cannot answer now; nothing was done, and `RetryInfo` says when to try again. UNAVAILABLE, 503."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 14
@@ -101,7 +101,7 @@ ERROR_REASON_PROVIDER_FAILED: ErrorReason.ValueType  # 10
 ERROR_REASON_SEQUENCE_GAP: ErrorReason.ValueType  # 11
 """Records skip a sequence number; metadata `committed_sequence` says where to go on. FAILED_PRECONDITION, 400."""
 ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 12
-"""More than the documented maximum in one request; metadata `maximum` says how much. INVALID_ARGUMENT, 400."""
+"""More than the documented maximum, in one request or in all; metadata `maximum` says how much. INVALID_ARGUMENT, 400."""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 13
 """We cannot answer now; nothing was done, and `RetryInfo` says when to try again. UNAVAILABLE, 503."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
