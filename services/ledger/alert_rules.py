@@ -9,7 +9,7 @@ from uuid import UUID
 
 from services.common.errors import InvalidRequestError
 from services.ledger.accounts import DISPLAY_NAME_MAX, nothing_named, require_name, require_text
-from services.ledger.alert_states import AlertComparison, AlertCondition, AlertState
+from services.ledger.alert_states import AlertComparison, AlertCondition, AlertMetric, AlertState
 from services.ledger.audit import Settings
 from services.ledger.webhook_urls import WebhookUrl
 from services.ledger.wire_values import decimal_to_text
@@ -23,16 +23,6 @@ REQUEST_COUNT_MIN_MAX = 1_000_000_000
 PERCENTILE_MAX = 99
 
 _THRESHOLD = re.compile(r"\d{1,15}(\.\d{1,12})?", re.ASCII)
-
-
-class AlertMetric(IntEnum):
-    """What is measured. The numbers are those of `tollgate.ledger.v1.AlertMetric`."""
-
-    ERROR_RATE = 1
-    LATENCY = 2
-    COST = 3
-    TOKEN_COUNT = 4
-    REQUEST_COUNT = 5
 
 
 class AlertDeliveryState(IntEnum):

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 from enum import IntEnum
 from fractions import Fraction
+from typing import NamedTuple
+
+from services.common.money import PICO_PER_USD
 
 # What is shown and stored of a value; what is compared is exact.
 VALUE_DECIMALS = 12
@@ -19,11 +22,40 @@ class AlertState(IntEnum):
     RESOLVED = 3
 
 
+class AlertMetric(IntEnum):
+    """What is measured. The numbers are those of `tollgate.ledger.v1.AlertMetric`."""
+
+    ERROR_RATE = 1
+    LATENCY = 2
+    COST = 3
+    TOKEN_COUNT = 4
+    REQUEST_COUNT = 5
+
+
 class AlertComparison(IntEnum):
     """On which side of the threshold a rule fires. The numbers are those of `tollgate.ledger.v1.AlertComparison`."""
 
     ABOVE = 1
     BELOW = 2
+
+
+class WindowFigures(NamedTuple):
+    """What the calls of a window add up to."""
+
+    request_count: int
+    # Answered with a 2xx.
+    success_count: int
+    # In and out.
+    token_count: int
+    cost_pico: int
+
+
+class Durations(NamedTuple):
+    """How long the calls of a window took, those that have a duration."""
+
+    call_count: int
+    # The percentile that was asked for; None of no calls.
+    latency_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +93,28 @@ def next_state(state: AlertState, is_met: bool | None) -> AlertState:
     if is_met:
         return AlertState.FIRING
     return AlertState.RESOLVED if state is AlertState.FIRING else state
+
+
+def measurement(metric: AlertMetric, figures: WindowFigures) -> Measurement:
+    """The metric, which is not the latency, from what there is to be measured."""
+    request_count = figures.request_count
+    match metric:
+        case AlertMetric.ERROR_RATE:
+            errors = 100 * (request_count - figures.success_count)
+            return Measurement(Fraction(errors, request_count) if request_count else None, request_count)
+        case AlertMetric.COST:
+            return Measurement(Fraction(figures.cost_pico, PICO_PER_USD), request_count)
+        case AlertMetric.TOKEN_COUNT:
+            return Measurement(Fraction(figures.token_count), request_count)
+        case AlertMetric.REQUEST_COUNT:
+            return Measurement(Fraction(request_count), request_count)
+        case AlertMetric.LATENCY:
+            raise ValueError("durations are no sums")
+
+
+def latency_measurement(durations: Durations) -> Measurement:
+    value = None if durations.latency_ms is None else Fraction(durations.latency_ms)
+    return Measurement(value, durations.call_count)
 
 
 def rounded(value: Fraction) -> Decimal:

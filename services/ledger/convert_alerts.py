@@ -5,14 +5,13 @@ from services.common.parameters import optional_time, optional_uuid
 from services.ledger.alert_rules import (
     Alert,
     AlertDelivery,
-    AlertMetric,
     AlertRule,
     AlertRuleChange,
     AlertTerms,
     NewAlertRule,
     threshold_from_text,
 )
-from services.ledger.alert_states import AlertComparison, AlertState
+from services.ledger.alert_states import AlertComparison, AlertMetric, AlertState
 from services.ledger.convert_values import choice, named_choice, optional_time_to_proto, time_to_proto
 from services.ledger.storage.alerts import AlertFilter, AlertRuleFilter
 from services.ledger.webhook_urls import WebhookUrl

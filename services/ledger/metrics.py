@@ -33,4 +33,11 @@ LAPSED_LEASES = Counter(
 OVERDUE_LEASES = Gauge(
     "tollgate_ledger_leases_overdue", "Leases that hold credit beyond their time, for records to come."
 )
+ALERT_EVALUATIONS = Counter(
+    "tollgate_ledger_alert_evaluations_total", "Evaluations of alert rules, by what became of it.", ("outcome",)
+)
+ALERTS = Counter("tollgate_ledger_alerts_total", "Changes of alert rules' states, by the new one.", ("state",))
+ALERT_LAG_SECONDS = Gauge(
+    "tollgate_ledger_alert_lag_seconds", "How long the alert rule that waits longest has been due; 0 when none is."
+)
 OVERDUE_USD = Gauge("tollgate_ledger_leases_overdue_usd", "What they hold.")

@@ -20,6 +20,7 @@ from services.common.settings import SettingError
 from services.common.uuid7 import new_uuid7
 from services.ledger.account_keeping import AccountKeeper
 from services.ledger.account_reading import AccountReader
+from services.ledger.alert_evaluating import AlertEvaluator
 from services.ledger.alert_keeping import AlertKeeper
 from services.ledger.alert_reading import AlertReader
 from services.ledger.billing import Billing
@@ -46,7 +47,7 @@ from services.ledger.servicer_prices import PriceServicer
 from services.ledger.servicer_retention import RetentionServicer
 from services.ledger.servicer_usage import UsageServicer
 from services.ledger.settings import Settings
-from services.ledger.storage import expiry
+from services.ledger.storage import alert_figures, expiry
 from services.ledger.storage.books import credit_available
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
@@ -126,6 +127,9 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     )
     webhook_secrets = None if settings.webhook_key is None else WebhookSecrets(settings.webhook_key)
     alerts = AlertKeeper(database, webhook_secrets, settings.webhook_policy, clock=_now, new_id=new_uuid7)
+    # On a connection of its own: nothing waits for windows to be added up.
+    alert_writer = DatabaseWriter(settings.database_url, alert_figures.prepare_session)
+    evaluator = AlertEvaluator(alert_writer, clock=_now, new_id=new_uuid7, interval=settings.alert_interval)
     try:
         await load_catalogue(database)
         await prices.refresh()
@@ -140,6 +144,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
             ender.follow(),
             credit.follow(),
             late_pricer.follow(),
+            evaluator.follow(),
         ):
             yield [
                 Service(
@@ -202,6 +207,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
         await recorder.close()
         credit_writer.close()
         late_writer.close()
+        alert_writer.close()
         writer.close()
 
 

@@ -7,12 +7,11 @@ from services.ledger.alert_rules import (
     Alert,
     AlertDelivery,
     AlertDeliveryState,
-    AlertMetric,
     AlertRule,
     AlertStanding,
     AlertTerms,
 )
-from services.ledger.alert_states import AlertComparison, AlertState
+from services.ledger.alert_states import AlertComparison, AlertMetric, AlertState
 
 Row = Mapping[Any, Any]
 DELIVERY_PREFIX = "delivery_"

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -13,11 +14,20 @@ from services.common.database import open_database
 from services.common.grpc_server import GrpcServer, ServerSettings
 from services.common.key_store import DatabaseKeyDirectory
 from services.ledger.settings import Settings
+from services.ledger.webhook_urls import WebhookPolicy
 from services.ledger.wiring import running_services
 from tests.conftest import Database
-from tests.contract.ledger.accounts_server import OPERATOR, OPERATOR_KEY, SERVICE_TOKEN, Metadata, bearer
+from tests.contract.ledger.accounts_server import (
+    OPERATOR,
+    OPERATOR_KEY,
+    SERVICE_TOKEN,
+    WEBHOOK_KEY,
+    Metadata,
+    bearer,
+)
 from tollgate.ledger.v1.account_service_pb2 import CreateApiKeyRequest, CreateOrganizationRequest
 from tollgate.ledger.v1.account_service_pb2_grpc import AccountServiceStub
+from tollgate.ledger.v1.alert_service_pb2_grpc import AlertServiceStub
 from tollgate.ledger.v1.billing_service_pb2_grpc import BillingServiceStub
 from tollgate.ledger.v1.credit_service_pb2_grpc import CreditServiceStub
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
@@ -31,6 +41,7 @@ class WholeLedger:
     """Its stubs."""
 
     accounts: Any
+    alerts: Any
     billing: Any
     credit: Any
     directory: Any
@@ -62,6 +73,10 @@ async def a_whole_ledger(database: Database) -> AsyncIterator[WholeLedger]:
         log_level="INFO",
         operator_key=OPERATOR_KEY,
         provider_key_public=X25519PrivateKey.generate().public_key(),
+        alert_interval=timedelta(seconds=1),
+        webhook_key=WEBHOOK_KEY,
+        webhook_policy=WebhookPolicy(http_allowed=True, private_allowed=True),
+        webhook_timeout=timedelta(seconds=2),
     )
     engine = open_database(settings.database_url)
     try:
@@ -71,6 +86,7 @@ async def a_whole_ledger(database: Database) -> AsyncIterator[WholeLedger]:
             async with grpc.aio.insecure_channel(addresses.ledger) as channel:
                 yield WholeLedger(
                     AccountServiceStub(channel),
+                    AlertServiceStub(channel),
                     BillingServiceStub(channel),
                     CreditServiceStub(channel),
                     DirectoryServiceStub(channel),
