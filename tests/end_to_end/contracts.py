@@ -34,14 +34,17 @@ PLAIN = frozenset(
         action after amount at cached currency days discount display_name end_time error_type fraction from from_date
         from_time funding granularity group_by limit min_cost min_latency_ms multiplier offset page_token period
         preferred_providers price quality reason request_body request_content_type requested_model reserved
-        response_body response_content_type secret service_tier size start_time status timezone to to_date to_time
-        upstream_model
+        response_body response_content_type secret service_tier size start_time state status threshold timezone to
+        to_date to_time upstream_model webhook_url
         """,
     )
 )
 _AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
+AN_ALERT_RULE = {"metric": "ALERT_METRIC_COST", "threshold": "1000", "window_minutes": 60}
 # What a request needs beside names so that it is turned away for nothing else.
 BODIES: dict[str, dict[str, Any]] = {
+    "CreateAlertRule": AN_ALERT_RULE,
+    "UpdateAlertRule": {"display_name": "Renamed"},
     "CreateOrganization": {"display_name": "Another"},
     "UpdateOrganization": {"display_name": "Renamed"},
     "CreateProject": {"project_id": "another"},

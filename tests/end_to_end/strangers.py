@@ -18,7 +18,7 @@ from development.stack import Stack
 from services.common.authentication import hash_key
 from tests.end_to_end.conftest import Answer as RestAnswer
 from tests.end_to_end.conftest import Api, Customer
-from tests.end_to_end.contracts import BODIES, HTTP_BODY, Method, Names, RestRequest
+from tests.end_to_end.contracts import AN_ALERT_RULE, BODIES, HTTP_BODY, Method, Names, RestRequest
 
 SECONDS = 10
 # A request that is wrong anyway, or met a fault of ours, compares nothing.
@@ -101,6 +101,7 @@ class Theirs:
 
 # What does not exist, as long as what does: so bodies of the same words have the same length.
 NOWHERE: Names = {
+    "alert_rule_id": "0199a000-0000-7000-8000-00000000babe",
     "api_key_id": "0199a000-0000-7000-8000-00000000beef",
     "discount_id": "999999",
     "grant_id": "grant-nowhere",
@@ -151,11 +152,13 @@ def make_theirs(operator: Api, customer: Customer) -> Theirs:
         create("/v1/credit_grants", grant_id=f"grant-{suffix}", amount="3")
         create("/v1/records:import", source=f"source-{suffix}", records=[_imported(suffix)])
     keys = [create("/v1/api_keys", display_name=f"key-{suffix}") for suffix in ("theirs", hidden)]
+    rules = [create("/v1/alert_rules", **AN_ALERT_RULE, display_name=f"rule-{s}") for s in ("theirs", hidden)]
     create("/v1/discounts", provider="openai", fraction="0.25")
     (discount,) = operator.get(f"/v1/discounts?organization_id={customer.organization_id}").body["discounts"]
     request_id, hidden_request_id = call("theirs"), call(hidden)
     customer.api.call(hidden_request_id)
     names = {
+        "alert_rule_id": rules[0]["alert_rule"]["alert_rule_id"],
         "api_key_id": keys[0]["api_key"]["api_key_id"],
         "discount_id": discount["discount_id"],
         "grant_id": "grant-theirs",
@@ -174,8 +177,8 @@ def make_theirs(operator: Api, customer: Customer) -> Theirs:
         "subject": "project/project-theirs",
         "workflow": "workflow-theirs",
     }
-    hidden_key = keys[1]["api_key"]["api_key_id"]
-    return Theirs(customer, operator, names, (hidden, hidden_key, hidden_request_id, *(key["secret"] for key in keys)))
+    hidden_ids = keys[1]["api_key"]["api_key_id"], rules[1]["alert_rule"]["alert_rule_id"], hidden_request_id
+    return Theirs(customer, operator, names, (hidden, *hidden_ids, *(key["secret"] for key in keys)))
 
 
 def _imported(suffix: str) -> dict[str, Any]:
