@@ -6,7 +6,7 @@ PROTOS := $(shell find protos -name '*.proto')
 DESCRIPTOR := services/gen/tollgate.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults check setup generate generated-is-current lint format types lock clean
+.PHONY: help run test faults bench check setup generate generated-is-current lint format types lock clean
 
 help: ## Lists these commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -19,6 +19,9 @@ test: setup $(DESCRIPTOR) ## Runs every test against real PostgreSQL, real Envoy
 
 faults: setup $(DESCRIPTOR) ## Breaks the whole system for minutes=10, in every way we know, and examines the books.
 	@$(BIN)/python -m tests.faults --minutes $(or $(minutes),10)
+
+bench: setup $(DESCRIPTOR) ## Runs every benchmark in less than 15 minutes and prints one table.
+	@$(BIN)/python -m benchmarks
 
 check: setup lint types generated-is-current test ## What CI runs: lint, types, generated code, all tests.
 
@@ -71,4 +74,4 @@ lock: setup ## Pins the newest versions pyproject.toml allows.
 	  --no-header --upgrade --quiet --output-file requirements.lock
 
 clean: ## Removes the virtual environment, caches and the state of development runs.
-	@rm -rf .venv .tollgate .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .tollgate .benchmarks .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,6 +20,7 @@ import genai_prices
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo, Provider
 
+from benchmarks.figures import report
 from services.ledger.catalogue import Catalogue, canonical_model, read_catalogue
 from services.ledger.price_book import PriceBook
 from services.ledger.pricing import Funding, Outcome, PricedCall, Usage, price_call
@@ -196,9 +197,13 @@ def main(arguments: list[str]) -> int:
         else:
             results["DIFFERENT", False] += 1
             unexplained.append(comparison)
-    print(f"{count} random calls against genai-prices {genai_prices.__version__}, seed {seed}:")
     for (result, _), times in results.most_common():
         print(f"{times:8}  {result}")
+    same = results[SAME, True]
+    what = f"{count:,} random usages against genai-prices {genai_prices.__version__}"
+    report(f"{what}, the same to the pico-dollar", same, "calls")
+    report(f"{what}, different, and we know why", count - same - len(unexplained), "calls")
+    report(f"{what}, different without an explanation", len(unexplained), "calls", at_most=0)
     for comparison in unexplained[:20]:
         print(
             f"{comparison.case.provider.id} {comparison.case.model.id}: {comparison.result}\n  {comparison.case.usage}"

@@ -28,6 +28,7 @@ import psutil
 import psycopg
 from psycopg.types.json import Jsonb
 
+from benchmarks.figures import Row, report
 from development.addresses import Addresses
 from development.postgres import EmbeddedPostgres
 from development.processes import Process
@@ -62,6 +63,8 @@ class Run:
 
     name: str
     record_count: int
+    # What it is to reach.
+    rate_goal: float | None = None
     seconds: float = 0.0
     ledger_cpu_seconds: float = 0.0
     postgres_cpu_seconds: float = 0.0
@@ -72,9 +75,11 @@ class Run:
         return self.record_count / self.seconds
 
     def print(self) -> None:
+        report(self.name, self.rate, "records/s", at_least=self.rate_goal)
         cpus = (self.ledger_cpu_seconds, self.postgres_cpu_seconds, self.client_cpu_seconds)
-        per_record = "".join(f"{cpu / self.record_count * 1e6:>12.1f}" for cpu in cpus)
-        print(f"{self.name:<44}{self.rate:>12,.0f}{per_record}", flush=True)
+        ledger, postgres, client = (cpu / self.record_count * 1e6 for cpu in cpus)
+        figure = f"ledger {ledger:.1f}, PostgreSQL {postgres:.1f}, client {client:.1f} µs"
+        print(Row(f"{self.name}: CPU per record", figure), flush=True)
 
 
 class Meter:
@@ -85,8 +90,8 @@ class Meter:
         self._ledger = None if ledger_pid is None else psutil.Process(ledger_pid)
 
     @contextmanager
-    def measuring(self, name: str, record_count: int) -> Iterator[Run]:
-        run = Run(name, record_count)
+    def measuring(self, name: str, record_count: int, rate_goal: float | None = None) -> Iterator[Run]:
+        run = Run(name, record_count, rate_goal)
         before, start = self._cpu_seconds(), time.perf_counter()
         yield run
         run.seconds = time.perf_counter() - start
@@ -111,11 +116,10 @@ def main() -> None:
     postgres = EmbeddedPostgres(directory / "postgres")
     try:
         migrate(postgres)
-        print(f"{'CPU in µs per record':<44}{'records/s':>12}{'ledger':>12}{'PostgreSQL':>12}{'client':>12}")
         spread = asyncio.run(measure_ledger(postgres, directory, arguments.records, arguments.singles))
         raw = copy_by_driver(postgres)
         copy_packed(postgres)
-        print(f"ledger ÷ raw COPY BINARY: {spread.rate / raw.rate:.2f}")
+        report("ledger ÷ raw COPY BINARY, packed by the driver", spread.rate / raw.rate, at_least=0.35)
     finally:
         postgres.stop()
         shutil.rmtree(directory, ignore_errors=True)
@@ -141,15 +145,15 @@ async def measure_ledger(postgres: EmbeddedPostgres, directory: Path, record_cou
             await send(channel, batches(4 * BATCH_SIZE, organizations), IN_FLIGHT)
             meter = Meter(postgres, ledger.pid)
             requests = batches(record_count, organizations)
-            with meter.measuring(f"{batch}, {ORGANIZATION_COUNT} organizations", record_count) as spread:
+            with meter.measuring(f"{batch}, {ORGANIZATION_COUNT} organizations", record_count, 15_000) as spread:
                 await send(channel, requests, IN_FLIGHT)
             requests = batches(record_count, organizations[:1])
-            with meter.measuring(f"{batch}, one organization", record_count):
+            with meter.measuring(f"{batch}, one organization", record_count, 12_000):
                 await send(channel, requests, IN_FLIGHT)
             requests = [serialized([a_record(organizations)]) for _ in range(single_count)]
-            with meter.measuring(f"single records from {CLIENTS} clients", single_count):
+            with meter.measuring(f"single records from {CLIENTS} clients", single_count, 1_000):
                 await send(channel, requests, CLIENTS)
-        print(f"memory of the ledger: {psutil.Process(ledger.pid).memory_info().rss / 2**20:.0f} MiB")
+        report("memory of the ledger", psutil.Process(ledger.pid).memory_info().rss / 2**20, "MiB", at_most=250)
     finally:
         await ledger.stop()
     return spread

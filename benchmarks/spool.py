@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.spool [directory]
 
-The directory decides which disk is measured; without one, the system's temporary directory. Prints a table in Markdown.
+The directory decides which disk is measured; without one, the system's temporary directory.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.figures import Row
 from services.common.uuid7 import new_uuid7
 from services.router.spool import Spool, SpoolSettings
 from tollgate.ledger.v1.usage_pb2 import (
@@ -34,20 +34,6 @@ ORGANIZATION = "01890a5d-ac96-774b-bcce-b302099a8057"
 API_KEY = "01890a5d-ac96-774b-bcce-b302099a8058"
 # What a call leaves on disk, begin and finish, with what surrounds them.
 BYTES_PER_CALL = 480
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One row of the table."""
-
-    what: str
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-
-    def __str__(self) -> str:
-        return f"| {self.what} | {self.per_second:,.0f} | {self.p50_ms:.2f} | {self.p99_ms:.2f} | {self.cpu_us:.1f} |"
 
 
 def a_call() -> tuple[UsageRecord, UsageRecord]:
@@ -86,7 +72,7 @@ def a_call() -> tuple[UsageRecord, UsageRecord]:
     return begun, finished
 
 
-async def measure_spool(directory: Path, concurrency: int) -> Figures:
+async def measure_spool(directory: Path, concurrency: int) -> Row:
     """Callers that begin and finish one call after the other."""
     call_count = CALL_COUNT_BY_CONCURRENCY[concurrency]
     calls = iter([a_call() for _ in range(call_count)])
@@ -107,7 +93,7 @@ async def measure_spool(directory: Path, concurrency: int) -> Figures:
     return figures(f"spool, {concurrency} at once", waits, seconds, cpu_seconds)
 
 
-async def measure_arrivals(directory: Path, calls_per_second: int) -> Figures:
+async def measure_arrivals(directory: Path, calls_per_second: int) -> Row:
     """Calls that arrive evenly, as many as a worker can expect. What the pacing costs by itself is taken off."""
     spool = Spool.open(directory, SpoolSettings())
     waits: list[float] = []
@@ -142,7 +128,7 @@ async def paced(
     return time.process_time() - cpu_start, time.perf_counter() - start
 
 
-def measure_raw(directory: Path, calls_per_sync: int) -> Figures:
+def measure_raw(directory: Path, calls_per_sync: int) -> Row:
     """The same bytes, written and synced in one thread, with nothing around them."""
     data = os.urandom(BYTES_PER_CALL * calls_per_sync)
     descriptor = os.open(directory / "raw", os.O_RDWR | os.O_CREAT)
@@ -160,23 +146,20 @@ def measure_raw(directory: Path, calls_per_sync: int) -> Figures:
     return figures(f"raw fdatasync, {calls_per_sync} at once", waits, seconds, cpu_seconds)
 
 
-def figures(what: str, waits: list[float], seconds: float, cpu_seconds: float) -> Figures:
+def figures(what: str, waits: list[float], seconds: float, cpu_seconds: float) -> Row:
     waits.sort()
     count = len(waits)
-    return Figures(
-        what,
-        per_second=count / seconds,
-        p50_ms=waits[count // 2] * 1000,
-        p99_ms=waits[count * 99 // 100] * 1000,
-        cpu_us=cpu_seconds / count * 1_000_000,
+    p50_ms, p99_ms = waits[count // 2] * 1000, waits[count * 99 // 100] * 1000
+    cpu_us = cpu_seconds / count * 1_000_000
+    return Row(
+        what, f"{count / seconds:,.0f} durable calls/s, p50 {p50_ms:.2f}, p99 {p99_ms:.2f} ms, CPU {cpu_us:.1f} µs"
     )
 
 
 def main(parent: Path | None) -> None:
-    print("| what | durable calls/s | p50 ms | p99 ms | CPU µs per call |\n|---|---|---|---|---|")
     for concurrency in CALL_COUNT_BY_CONCURRENCY:
         with tempfile.TemporaryDirectory(dir=parent) as directory:
-            print(asyncio.run(measure_spool(Path(directory), concurrency)))
+            print(asyncio.run(measure_spool(Path(directory), concurrency)), flush=True)
             print(measure_raw(Path(directory), concurrency), flush=True)
     for rate in ARRIVALS_PER_SECOND:
         with tempfile.TemporaryDirectory(dir=parent) as directory:
