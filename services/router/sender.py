@@ -16,6 +16,7 @@ from prometheus_client import Counter
 
 from services.common.grpc_client import service_metadata
 from services.router.spool import Batch, Outbox, Spool, SpoolSettings
+from services.router.spool.outbox import RECORD_COUNT_MAX
 from services.router.spool.register import Epoch
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordStatus, RecordUsageRequest, RecordUsageResponse
@@ -72,7 +73,7 @@ class Sender:
     async def drain(self) -> None:
         """Returns when everything has been shipped, however long that takes. Not to be used between start and stop."""
         failure_count = 0
-        while not await self._ship_all():
+        while not await self._ship_all(gather_seconds=0):
             failure_count += 1
             await asyncio.sleep(retry_seconds(failure_count))
 
@@ -84,13 +85,16 @@ class Sender:
                 await asyncio.sleep(GATHER_SECONDS)
             else:
                 await asyncio.sleep(retry_seconds(failure_count))
-            failure_count = 0 if await self._ship_all() else failure_count + 1
+            failure_count = 0 if await self._ship_all(GATHER_SECONDS) else failure_count + 1
 
-    async def _ship_all(self) -> bool:
-        """Ships until nothing is left. False when something failed."""
+    async def _ship_all(self, gather_seconds: float) -> bool:
+        """Ships until nothing is left, waiting between batches for another whole one. False when something failed."""
         try:
             while (batch := await self._outbox.read()) is not None:
                 await self._ship(batch)
+                if self._outbox.depth < RECORD_COUNT_MAX:
+                    # While calls go on there is always a record or two: each would travel alone.
+                    await asyncio.sleep(gather_seconds)
         except grpc.aio.AioRpcError as error:
             FAILURES.labels(error.code().name).inc()
             log.warning("the ledger did not take records: %s %s", error.code().name, error.details())
