@@ -9,7 +9,7 @@ DESCRIPTOR := services/gen/tollgate.binpb
 .PHONY: help run test faults bench check setup generate generated-is-current lint format types lock clean
 
 help: ## Lists these commands.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 36
 
 run: setup $(DESCRIPTOR) ## Starts everything, makes a few calls, prints the bill, and stays up until Ctrl-C.
 	@exec $(BIN)/python -m development
