@@ -143,7 +143,7 @@ def floor_day(moment: datetime) -> datetime:
 
 def last_days(days: str, as_of: datetime, *, shows_idle: bool, default: int = DAYS_DEFAULT) -> Timeline:
     """Days in UTC: so many, today included. Raises InvalidRequestError."""
-    count = whole_number("days", days, default=default, least=1, most=max(default, DAYS_MAX))
+    count = whole_number("days", days, default=default, least=1, most=DAYS_MAX)
     first = as_of.astimezone(UTC).date() - (count - 1) * DAY
     utc = zone_named("")
     return Timeline(tuple(_day(first + number * DAY, utc) for number in range(count)), shows_idle)

@@ -59,6 +59,7 @@ class Reporting:
     def __init__(self, channel: grpc.aio.Channel, clock: Clock) -> None:
         self.clock = clock
         self._activity: Any = ActivityServiceStub(channel)
+        self.summaries: Any = self._activity
         self._requests: Any = RequestServiceStub(channel)
         self.exports: Any = ExportServiceStub(channel)
         self.analytics: Any = AnalyticsServiceStub(channel)
