@@ -1,4 +1,5 @@
--- Turns away callers without a key, drops headers that gRPC cannot carry, and gives the errors of our services the documented body.
+-- Turns away callers without a key, and wrong keys before bodies are read, drops headers that gRPC cannot carry, and gives the
+-- errors of our services the documented body.
 -- Sits before the transcoders: it sees a request before they do, and an answer after they have made JSON of it.
 
 local TYPE_OF_STATUS = {
@@ -19,6 +20,10 @@ local STATUS_OF_REASON = { INSUFFICIENT_CREDITS = "402", PROVIDER_FAILED = "502"
 -- What the transcoder makes of CANCELLED, INTERNAL, UNIMPLEMENTED and DEADLINE_EXCEEDED is not in our contract.
 local STATUS_INSTEAD_OF = { ["499"] = "503", ["500"] = "503", ["501"] = "404", ["504"] = "503" }
 
+local UNAUTHENTICATED = "16"
+local EMPTY_MESSAGE = "\0\0\0\0\0" -- not compressed, of no length
+local ASK_MILLISECONDS = 1000
+
 local RETRY_AFTER_SECONDS = "1" -- where waiting helps and the service did not say how long
 
 -- HTTP lets more into a header than gRPC takes: services would break the call off, and the fault would look like ours.
@@ -32,10 +37,33 @@ local function drop_what_grpc_refuses(headers)
   for _, name in ipairs(refused) do headers:remove(name) end
 end
 
+-- Whether services turn the key away; false where none can be asked. They look at it before anything else, and nobody has
+-- the call that is asked for.
+local function is_unknown_key(handle, headers)
+  local question = {
+    [":method"] = "POST",
+    [":path"] = "/tollgate.reporting.v1.RequestService/GetRequest",
+    [":authority"] = "tollgate",
+    ["content-type"] = "application/grpc",
+    ["te"] = "trailers",
+    ["authorization"] = headers:get("authorization"),
+    ["x-api-key"] = headers:get("x-api-key"),
+  }
+  local answer = handle:httpCall("reporting", question, EMPTY_MESSAGE, ASK_MILLISECONDS)
+  return answer["grpc-status"] == UNAUTHENTICATED
+end
+
+-- A transcoder refuses a wrong body before a service has looked at the key, so that is done here where there may be one.
+local function may_have_body(headers)
+  local is_grpc = (headers:get("content-type") or ""):find("^application/grpc")
+  return headers:get(":method") ~= "GET" and not is_grpc
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   drop_what_grpc_refuses(headers)
-  if headers:get("authorization") or headers:get("x-api-key") then return end
+  local has_key = headers:get("authorization") or headers:get("x-api-key")
+  if has_key and not (may_have_body(headers) and is_unknown_key(handle, headers)) then return end
   handle:respond(
     { [":status"] = "401", ["www-authenticate"] = "Bearer" },
     "This needs a valid API key; send it as 'Authorization: Bearer <key>'."

@@ -38,6 +38,30 @@ async def test_a_wrong_key_is_401_in_the_same_words_as_none(front_door: FrontDoo
 
 
 @pytest.mark.parametrize(
+    "body",
+    [b"{", b'{"kind": "NO_SUCH_KIND"}', b'{"amount": "' + b"9" * 600_000 + b'"}'],
+    ids=["no JSON", "no such word", "too large"],
+)
+async def test_a_wrong_key_is_401_whatever_is_wrong_with_the_body(front_door: FrontDoor, body: bytes) -> None:
+    none = await front_door.ask("POST", "/v1/credit_grants", key=None, body=body)
+    wrong = await front_door.ask("POST", "/v1/credit_grants", key="tg_wrong", body=body)
+    in_other_header = await front_door.ask("PATCH", "/v1/projects/web", key=None, body=body, x_api_key="tg_wrong")
+    right = await front_door.ask("POST", "/v1/credit_grants", body=body)
+
+    for answer in (none, wrong, in_other_header):
+        assert_is_error(answer, 401, "authentication_error", "invalid_api_key")
+        assert answer.json == none.json
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert right.status in (400, 413)
+
+
+async def test_a_wrong_body_is_refused_also_while_nobody_can_look_at_the_key(lonely_front_door: FrontDoor) -> None:
+    answer = await lonely_front_door.ask("POST", "/v1/credit_grants", body=b"{")
+
+    assert_is_error(answer, 400, "invalid_request_error", "invalid_request")
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/nothing"),
