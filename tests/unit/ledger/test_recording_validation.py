@@ -113,8 +113,17 @@ def test_a_record_is_at_most_35_days_old_and_a_day_ahead(name: str, age: timedel
     assert problem_of(record(**{name: value})) == (problem and f"{name} {problem}")
 
 
-def test_a_record_of_a_router_whose_clock_is_ahead_is_taken_at_receipt_time_and_flagged() -> None:
-    received = received_from_proto(a_record(ORGANIZATION, at=NOW + AHEAD_MAX), NOW)
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        pytest.param(timedelta(milliseconds=1), id="a moment"),
+        pytest.param(timedelta(minutes=5), id="the five minutes that clocks may differ"),
+        pytest.param(timedelta(minutes=10), id="a router's clock is wrong"),
+        pytest.param(AHEAD_MAX, id="the most there is"),
+    ],
+)
+def test_a_record_from_the_future_up_to_a_day_is_taken_at_receipt_time_and_flagged(ahead: timedelta) -> None:
+    received = received_from_proto(a_record(ORGANIZATION, at=NOW + ahead), NOW)
 
     assert received.record is not None
     assert received.record.start_time == NOW
