@@ -17,8 +17,9 @@ run: setup $(DESCRIPTOR) ## Starts everything, makes a few calls, prints the bil
 test: setup $(DESCRIPTOR) ## Runs every test against real PostgreSQL, real Envoy and real processes.
 	@$(BIN)/pytest -n 2 --dist loadgroup
 
-faults: setup $(DESCRIPTOR) ## Breaks the whole system for minutes=10, in every way we know, and examines the books.
+faults: setup $(DESCRIPTOR) ## Breaks the whole system for minutes=10, in every way we know; spends seeds=20 cents at once.
 	@$(BIN)/python -m tests.faults --minutes $(or $(minutes),10)
+	@TOLLGATE_OVERSPEND_SEEDS=$(or $(seeds),20) $(BIN)/python -m pytest -q -s tests/faults/test_overspend.py
 
 bench: setup $(DESCRIPTOR) ## Runs every benchmark in less than 15 minutes and prints one table.
 	@$(BIN)/python -m benchmarks

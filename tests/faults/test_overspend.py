@@ -1,4 +1,4 @@
-"""200 callers on 4 workers against a cent: the balance never falls below zero, whoever is killed in between.
+"""200 callers on 4 workers against a cent: no balance falls below zero and no limit is overspent, whoever is killed.
 
 One seed in ordinary runs; `TOLLGATE_OVERSPEND_SEEDS=50` makes it fifty.
 """
@@ -11,9 +11,10 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -26,6 +27,7 @@ from pyreqwest.exceptions import PyreqwestError
 from development.addresses import Addresses
 from development.stack import DATABASE, Stack
 from development.state import State
+from services.common.money import PICO_PER_USD
 from services.ledger.leases import LEASE_SECONDS
 from tests.faults.process_tree import send, tree_of
 
@@ -59,7 +61,10 @@ class Books:
 @dataclass(frozen=True, slots=True)
 class Customer:
     organization_id: str
-    key: str
+    # Callers take any.
+    keys: tuple[str, ...]
+    # That of the last of them, where it is limited.
+    limited_key_id: str = ""
 
 
 class Scene:
@@ -79,8 +84,8 @@ class Scene:
             return 0, {}
         return response.status, {"text": text}
 
-    async def must(self, path: str, body: Json) -> Json:
-        request = self.client.post(self.stack.url + path)
+    async def must(self, path: str, body: Json, method: str = "POST") -> Json:
+        request = self.client.request(method, self.stack.url + path)
         request = request.header("authorization", f"Bearer {self.stack.secrets.operator_key}").body_json(body)
         response = await request.build().send()
         answer: Json = await response.json()
@@ -92,16 +97,47 @@ class Scene:
         own = {"organization_id": created["organization"]["organization_id"]}
         await self.must("/v1/projects", {**own, "project_id": "web"})
         key = await self.must("/v1/api_keys", own)
-        customer = Customer(own["organization_id"], key["secret"])
-        await self.grant(customer)
-        return customer
+        return Customer(own["organization_id"], (key["secret"],))
 
-    async def grant(self, customer: Customer) -> None:
-        body = {"organization_id": customer.organization_id, "grant_id": secrets.token_hex(8), "amount": CREDIT_USD}
+    async def limited_customer(self) -> Customer:
+        """With plenty of credit, and a second key."""
+        customer = await self.customer()
+        await self.grant(customer, "1")
+        key = await self.must("/v1/api_keys", {"organization_id": customer.organization_id})
+        return Customer(customer.organization_id, (*customer.keys, key["secret"]), key["api_key"]["api_key_id"])
+
+    async def grant(self, customer: Customer, usd: str = CREDIT_USD) -> None:
+        body = {"organization_id": customer.organization_id, "grant_id": secrets.token_hex(8), "amount": usd}
         await self.must("/v1/credit_grants", body)
 
-    def books(self, customer: Customer) -> Books:
+    async def limit(self, customer: Customer, usd: Decimal, key_usd: Decimal) -> None:
+        """All its keys together, and the last by itself."""
+        for path, amount in (
+            (f"/v1/organizations/{customer.organization_id}", usd),
+            (f"/v1/api_keys/{customer.limited_key_id}", key_usd),
+        ):
+            limit = {"amount": str(amount), "period": "SPENDING_PERIOD_TOTAL"}
+            await self.must(path, {"spending_limit": limit}, "PATCH")
+
+    def spent_usd(self, customer: Customer) -> tuple[Decimal, Decimal]:
+        """By all keys, and by the limited one; what leases hold of it included."""
+        query = """
+            SELECT COALESCE((SELECT sum(charged_pico) FROM ledger.key_spending WHERE organization_id = %(id)s), 0)
+                   + COALESCE((SELECT sum(held_pico) FROM ledger.lease WHERE organization_id = %(id)s), 0),
+                   COALESCE((SELECT sum(charged_pico) FROM ledger.key_spending WHERE api_key_id = %(key)s), 0)
+                   + COALESCE((SELECT sum(held_pico) FROM ledger.lease WHERE api_key_id = %(key)s), 0)
+        """
+        values = {"id": customer.organization_id, "key": customer.limited_key_id}
+        with self.connect() as connection:
+            row = connection.execute(query, values).fetchone()
+        assert row is not None
+        return Decimal(row[0]) / PICO_PER_USD, Decimal(row[1]) / PICO_PER_USD
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         assert self.stack.postgres is not None
+        return psycopg.connect(self.stack.postgres.url(DATABASE), autocommit=True)
+
+    def books(self, customer: Customer) -> Books:
         query = """
             SELECT (SELECT min(balance_pico) FROM ledger.journal_entry WHERE organization_id = %(id)s),
                    (SELECT COALESCE(sum(amount_pico), 0) FROM ledger.balance
@@ -111,7 +147,7 @@ class Scene:
                    (SELECT COALESCE(sum(held_pico), 0) FROM ledger.lease WHERE organization_id = %(id)s),
                    (SELECT count(*) FROM ledger.usage_record WHERE organization_id = %(id)s)
         """
-        with psycopg.connect(self.stack.postgres.url(DATABASE), autocommit=True) as connection:
+        with self.connect() as connection:
             row = connection.execute(query, {"id": customer.organization_id}).fetchone()
         assert row is not None
         return Books(*(int(value) for value in row))
@@ -165,13 +201,17 @@ class Callers:
             asyncio.create_task(self._call_on(random.Random(f"{seed} {number}"))) for number in range(CALLER_COUNT)
         ]
 
-    async def stop(self) -> None:
+    async def stop_when_refused(self) -> int:
+        """Ends when so many more have found that nothing is left, or should have long ago; how many there must be."""
+        refused = self.seen[402] + REFUSED_ENOUGH
+        await until(lambda: self.seen[402] >= refused, QUIET_SECONDS_MAX)
         self._is_over = True
         await asyncio.gather(*self._tasks)
+        return refused
 
     async def _call_on(self, dice: random.Random) -> None:
         while not self._is_over:
-            status, _ = await self._scene.post("/v1/chat/completions", self._customer.key, a_call(dice))
+            status, _ = await self._scene.post("/v1/chat/completions", dice.choice(self._customer.keys), a_call(dice))
             self.seen[status] += 1
             # Whoever is refused rests a little.
             await asyncio.sleep(0 if status == 200 else dice.uniform(0.1, 0.4))
@@ -190,30 +230,28 @@ def a_call(dice: random.Random) -> Json:
     }
 
 
-async def make_trouble(scene: Scene, customer: Customer, dice: random.Random) -> None:
-    """Kills this and that, and grants another cent, so that there is something to spend in between."""
-    kinds = [scene.kill_worker, None, scene.kill_worker]
-    dice.shuffle(kinds)
-    whole = dice.choice(["router", "ledger"])
-    for kind in kinds:
+async def make_trouble(scene: Scene, allow_more: Callable[[], Awaitable[None]], dice: random.Random) -> None:
+    """Kills two workers, the router and the ledger, and allows another cent, so that there is something to spend."""
+    victims = ["worker", "router", "worker", "ledger"]
+    dice.shuffle(victims)
+    for victim in victims:
         await asyncio.sleep(dice.uniform(0.3, 1.2))
-        if kind is None:
-            await scene.kill(whole)
+        if victim == "worker":
+            await scene.kill_worker(dice)
         else:
-            await kind(dice)
+            await scene.kill(victim)
         await asyncio.sleep(dice.uniform(0.0, 0.4))
-        await scene.grant(customer)
+        await allow_more()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_the_balance_never_falls_below_zero(seed: int, scene: Scene) -> None:
     customer = await scene.customer()
+    await scene.grant(customer)
 
     callers = Callers(scene, customer, seed)
-    await make_trouble(scene, customer, random.Random(seed))
-    refused = callers.seen[402] + REFUSED_ENOUGH
-    await until(lambda: callers.seen[402] >= refused, QUIET_SECONDS_MAX)
-    await callers.stop()
+    await make_trouble(scene, lambda: scene.grant(customer), random.Random(seed))
+    refused = await callers.stop_when_refused()
     await until(lambda: scene.books(customer).held == 0, FREE_AGAIN_SECONDS)
     books = scene.books(customer)
 
@@ -222,6 +260,37 @@ async def test_the_balance_never_falls_below_zero(seed: int, scene: Scene) -> No
     assert books.receivable == 0
     assert books.worth >= 0
     assert books.held == 0
+    assert callers.seen[200] > 20
+    assert callers.seen[402] >= refused
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_no_spending_limit_is_overspent(seed: int, scene: Scene) -> None:
+    customer = await scene.limited_customer()
+    limit_usd, key_limit_usd = Decimal(CREDIT_USD), Decimal(CREDIT_USD) * 3 / 4
+    await scene.limit(customer, limit_usd, key_limit_usd)
+    kept = []
+
+    async def allow_more() -> None:
+        nonlocal limit_usd, key_limit_usd
+        spent_usd, spent_by_key_usd = scene.spent_usd(customer)
+        kept.append(spent_usd <= limit_usd and spent_by_key_usd <= key_limit_usd)
+        limit_usd, key_limit_usd = limit_usd + Decimal(CREDIT_USD), key_limit_usd + Decimal(CREDIT_USD) * 3 / 4
+        await scene.limit(customer, limit_usd, key_limit_usd)
+
+    callers = Callers(scene, customer, seed)
+    await make_trouble(scene, allow_more, random.Random(seed))
+    refused = await callers.stop_when_refused()
+    await until(lambda: scene.books(customer).held == 0, FREE_AGAIN_SECONDS)
+    spent_usd, spent_by_key_usd = scene.spent_usd(customer)
+
+    print(
+        f"seed {seed}: answers {dict(sorted(callers.seen.items()))}, spent {spent_usd}, {spent_by_key_usd} by one key"
+    )
+    assert kept == [True] * 4
+    assert spent_usd <= limit_usd
+    assert spent_by_key_usd <= key_limit_usd
+    assert scene.books(customer).held == 0
     assert callers.seen[200] > 20
     assert callers.seen[402] >= refused
 
