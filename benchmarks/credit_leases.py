@@ -12,28 +12,25 @@ import asyncio
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import orjson
-from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.client import ClientBuilder
 
+from benchmarks.figures import report
+from benchmarks.load import Caller, saturate
+from benchmarks.router_calls import running_router
 from services.common.sealed_secrets import new_key_settings, read_public_key
 from services.common.settings import Environment
-from tests.integration.router.conftest import PROVIDERS
-from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
+from tests.integration.router.fake_ledger import FakeLedger
 from tests.integration.router.processes import free_address, running
 from tollgate.ledger.v1 import directory_service_pb2
 
-TURNS = 300
+TURNS = 200
 CALLS_PER_TURN = 200
 WARM_UP_TURNS = 10
 CONCURRENCY = 64
 GOAL_PERCENT = 5
-BODY = orjson.dumps(
-    {"model": "gpt-4o", "messages": [{"role": "user", "content": "What does a toll gate do, and why?"}]}
-)
 
 
 def cpu_seconds(parent: int) -> float:
@@ -43,67 +40,32 @@ def cpu_seconds(parent: int) -> float:
     return sum(int(path.read_text().split()[0]) for path in stats) / 1e9
 
 
-async def turn(client: Client, url: str, key: str, router_pid: int) -> float:
+async def turn(caller: Caller, router_pid: int) -> float:
     """CPU microseconds per call."""
-    left = iter(range(CALLS_PER_TURN))
-
-    async def work() -> None:
-        for _ in left:
-            request = client.post(url).header("authorization", f"Bearer {key}").body_bytes(BODY)
-            response = await request.build().send()
-            assert response.status == 200, await response.text()
-
     before = cpu_seconds(router_pid)
-    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    await saturate([caller], CALLS_PER_TURN, CONCURRENCY)
     return (cpu_seconds(router_pid) - before) / CALLS_PER_TURN * 1e6
 
 
-async def measure(client: Client, url: str, credit_key: str, own_key: str, router_pid: int) -> None:
-    keys = (credit_key, own_key)
+async def measure(by_credit: Caller, by_own_key: Caller, router_pid: int) -> None:
+    callers = (by_credit, by_own_key)
     for _ in range(WARM_UP_TURNS):
-        for key in keys:
-            await turn(client, url, key, router_pid)
+        for caller in callers:
+            await turn(caller, router_pid)
     # Who goes first changes with each pair.
     pairs = []
     for number in range(TURNS):
-        first, second = keys if number % 2 == 0 else keys[::-1]
-        found = {first: await turn(client, url, first, router_pid)}
-        found[second] = await turn(client, url, second, router_pid)
-        pairs.append((found[credit_key], found[own_key]))
+        first, second = callers if number % 2 == 0 else callers[::-1]
+        found = {first: await turn(first, router_pid)}
+        found[second] = await turn(second, router_pid)
+        pairs.append((found[by_credit], found[by_own_key]))
     credit, own = (statistics.median(column) for column in zip(*pairs, strict=True))
     lower, median, upper = statistics.quantiles([(one / other - 1) * 100 for one, other in pairs], n=4)
-    # That of a median of values that are spread like the normal distribution.
-    error = 1.2533 * (upper - lower) / 1.349 / TURNS**0.5
-    print(f"| call that credit pays for | {credit:.0f} µs CPU | |")
-    print(f"| the same call by an own key | {own:.0f} µs CPU | |")
-    verdict = "met" if median <= GOAL_PERCENT else "MISSED"
-    print(f"| leasing, of a call | {median:.1f} ± {error:.1f} % | ≤ {GOAL_PERCENT} % {verdict} |")
-
-
-@contextmanager
-def running_router(directory: Path, ledger: FakeLedger, keys: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """Its address and its process id, beside a simulated provider."""
-    simulator, http = free_address(), free_address()
-    providers = directory / "providers.toml"
-    providers.write_text(PROVIDERS.format(simulator=simulator, nobody=free_address()))
-    environment = {
-        "TOLLGATE_SERVICE_TOKEN": SERVICE_TOKEN,
-        "TOLLGATE_LEDGER_ADDRESS": ledger.address,
-        "TOLLGATE_ROUTER_HTTP_ADDRESS": http,
-        "TOLLGATE_ROUTER_GRPC_ADDRESS": free_address(),
-        "TOLLGATE_ROUTER_METRICS_ADDRESS": free_address(),
-        "TOLLGATE_SPOOL_DIRECTORY": str(directory / "spool"),
-        "TOLLGATE_PROVIDERS_FILE": str(providers),
-        "SIMULATOR_API_KEY": "simulated",
-        "WRONG_API_KEY": "wrong",
-        **keys,
-    }
-    health, log = f"http://{simulator}/health", directory / "simulator.log"
-    with (
-        running("development.simulator", {"TOLLGATE_SIMULATOR_ADDRESS": simulator}, health, log),
-        running("services.router", environment, f"http://{http}/health", directory / "router.log") as router,
-    ):
-        yield http, router.pid
+    report("call that credit pays for: CPU", credit, "µs")
+    report("the same call by an own key: CPU", own, "µs")
+    report("leasing, of a call", median, "%", at_most=GOAL_PERCENT)
+    # Of the median of values that are spread like the normal distribution.
+    report("its standard error", 1.2533 * (upper - lower) / 1.349 / TURNS**0.5, "%")
 
 
 async def main() -> None:
@@ -111,10 +73,16 @@ async def main() -> None:
     ledger = FakeLedger(free_address(), read_public_key(Environment(keys)))
     await ledger.start()
     own_keys = directory_service_pb2.PROJECT_MODE_OWN_KEYS
-    with tempfile.TemporaryDirectory() as name, running_router(Path(name), ledger, keys) as (address, router_pid):
+    with ExitStack() as started:
+        directory = Path(started.enter_context(tempfile.TemporaryDirectory()))
+        simulator, http = free_address(), free_address()
+        health, log = f"http://{simulator}/health", directory / "simulator.log"
+        started.enter_context(running("development.simulator", {"TOLLGATE_SIMULATOR_ADDRESS": simulator}, health, log))
+        router_pid = started.enter_context(running_router(directory, http, simulator, ledger.address, keys))
         async with ClientBuilder().no_proxy().build() as client:
             own_key = ledger.grant(own_keys={"openai": "sk-own-good"}, project_mode=own_keys)
-            await measure(client, f"http://{address}/v1/chat/completions", ledger.grant(), own_key, router_pid)
+            by_credit, by_own_key = (Caller(client, f"http://{http}", key) for key in (ledger.grant(), own_key))
+            await measure(by_credit, by_own_key, router_pid)
     await ledger.stop()
 
 
