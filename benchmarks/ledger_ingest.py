@@ -76,10 +76,13 @@ class Run:
 
     def print(self) -> None:
         report(self.name, self.rate, "records/s", at_least=self.rate_goal)
-        cpus = (self.ledger_cpu_seconds, self.postgres_cpu_seconds, self.client_cpu_seconds)
-        ledger, postgres, client = (cpu / self.record_count * 1e6 for cpu in cpus)
-        figure = f"ledger {ledger:.1f}, PostgreSQL {postgres:.1f}, client {client:.1f} µs"
-        print(Row(f"{self.name}: CPU per record", figure), flush=True)
+        cpus = {
+            "ledger": self.ledger_cpu_seconds,
+            "PostgreSQL": self.postgres_cpu_seconds,
+            "client": self.client_cpu_seconds,
+        }
+        per_record = (f"{who} {cpu / self.record_count * 1e6:.1f}" for who, cpu in cpus.items() if cpu)
+        print(Row(f"{self.name}: CPU per record", f"{', '.join(per_record)} µs"), flush=True)
 
 
 class Meter:
