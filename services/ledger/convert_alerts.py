@@ -1,5 +1,10 @@
 """Alert rules and alerts, wire ↔ domain."""
 
+from dataclasses import replace
+
+import orjson
+from google.protobuf.json_format import MessageToDict
+
 from services.common.errors import InvalidRequestError
 from services.common.parameters import optional_time, optional_uuid
 from services.ledger.alert_rules import (
@@ -120,6 +125,17 @@ def alert_to_proto(alert: Alert) -> wire.Alert:
         create_time=time_to_proto(alert.create_time),
         delivery=None if alert.delivery is None else _delivery_to_proto(alert.delivery),
     )
+
+
+def alert_event(alert: Alert) -> bytes:
+    """What is delivered to a webhook: the same bytes each time."""
+    data = MessageToDict(
+        alert_to_proto(replace(alert, delivery=None)),
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+    )
+    event = {"type": f"alert.{alert.state.name.lower()}", "timestamp": data["create_time"], "data": data}
+    return orjson.dumps(event)
 
 
 def _delivery_to_proto(delivery: AlertDelivery) -> wire.AlertDelivery:

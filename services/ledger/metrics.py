@@ -40,4 +40,13 @@ ALERTS = Counter("tollgate_ledger_alerts_total", "Changes of alert rules' states
 ALERT_LAG_SECONDS = Gauge(
     "tollgate_ledger_alert_lag_seconds", "How long the alert rule that waits longest has been due; 0 when none is."
 )
+WEBHOOK_DELIVERIES = Counter(
+    "tollgate_ledger_webhook_deliveries_total",
+    "Tries to deliver an alert to its webhook: delivered, failed and to be tried again, given up.",
+    ("outcome",),
+)
+WEBHOOKS_WAITING = Gauge("tollgate_ledger_webhooks_waiting", "Alerts that are not delivered yet, of all ledgers.")
+WEBHOOK_LAG_SECONDS = Gauge(
+    "tollgate_ledger_webhook_lag_seconds", "How long the delivery that waits longest has been due; 0 when none is."
+)
 OVERDUE_USD = Gauge("tollgate_ledger_leases_overdue_usd", "What they hold.")

@@ -53,7 +53,9 @@ from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.verifying import BookVerifier
+from services.ledger.webhook_client import WebhookClient
 from services.ledger.webhook_secrets import WebhookSecrets
+from services.ledger.webhook_sending import WebhookSender
 from tollgate.ledger.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -129,6 +131,13 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     alerts = AlertKeeper(database, webhook_secrets, settings.webhook_policy, clock=_now, new_id=new_uuid7)
     # On a connection of its own: nothing waits for windows to be added up.
     alert_writer = DatabaseWriter(settings.database_url, alert_figures.prepare_session)
+    sender = WebhookSender(
+        DatabaseWriter(settings.database_url),
+        WebhookClient(settings.webhook_policy, settings.webhook_timeout),
+        webhook_secrets,
+        clock=_now,
+        timeout=settings.webhook_timeout,
+    )
     evaluator = AlertEvaluator(alert_writer, clock=_now, new_id=new_uuid7, interval=settings.alert_interval)
     try:
         await load_catalogue(database)
@@ -145,6 +154,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
             credit.follow(),
             late_pricer.follow(),
             evaluator.follow(),
+            sender.follow(),
         ):
             yield [
                 Service(
@@ -205,6 +215,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     finally:
         await expirer.close()
         await recorder.close()
+        await sender.close()
         credit_writer.close()
         late_writer.close()
         alert_writer.close()
