@@ -18,7 +18,14 @@ _BREAKDOWN_OF = {
 
 
 def activity_to_proto(summaries: list[PeriodSummary], dimension: Dimension) -> activity_pb.GetActivityResponse:
-    return activity_pb.GetActivityResponse(activity=[_period_to_proto(summary, dimension) for summary in summaries])
+    answer = activity_pb.GetActivityResponse()
+    for summary in summaries:
+        # Added where they belong: a message that is put into another is copied, and most of an answer is breakdowns.
+        period = answer.activity.add(date=summary.label, **_figures_to_wire(summary.figures))
+        _add_breakdown(period.model_breakdown, summary.by_model)
+        if dimension in _BREAKDOWN_OF:
+            _add_breakdown(getattr(period, _BREAKDOWN_OF[dimension]), summary.by_group)
+    return answer
 
 
 def metadata_to_wire(view: View, as_of: datetime, retention: Retention | None) -> tuple[tuple[str, str], ...]:
@@ -32,17 +39,6 @@ def metadata_to_wire(view: View, as_of: datetime, retention: Retention | None) -
 def time_to_wire(moment: datetime, precision: str = "microseconds") -> str:
     """RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
-
-
-def _period_to_proto(summary: PeriodSummary, dimension: Dimension) -> activity_pb.ActivityPeriod:
-    period = activity_pb.ActivityPeriod(
-        date=summary.label,
-        model_breakdown=map(_breakdown_to_proto, summary.by_model),
-        **_figures_to_wire(summary.figures),
-    )
-    if dimension in _BREAKDOWN_OF:
-        getattr(period, _BREAKDOWN_OF[dimension]).extend(map(_breakdown_to_proto, summary.by_group))
-    return period
 
 
 def _figures_to_wire(figures: Split) -> dict[str, Any]:
@@ -111,20 +107,21 @@ def _funding_to_proto(part: Figures) -> activity_pb.FundingSummary:
     )
 
 
-def _breakdown_to_proto(row: Breakdown) -> activity_pb.ActivityBreakdown:
-    return activity_pb.ActivityBreakdown(
-        id=row.id,
-        provider=row.provider,
-        request_count=row.request_count,
-        error_count=row.request_count - row.success_count,
-        cache_count=row.cache_count,
-        input_tokens=row.input_tokens,
-        output_tokens=row.output_tokens,
-        total_tokens=row.input_tokens + row.output_tokens,
-        cached_tokens=row.cached_input_tokens,
-        cost=nearest_double(row.cost_pico),
-        credits_request_count=row.request_count - row.own_key_request_count,
-        api_keys_request_count=row.own_key_request_count,
-        credits_cost=nearest_double(row.cost_pico - row.own_key_cost_pico),
-        api_keys_cost=nearest_double(row.own_key_cost_pico),
-    )
+def _add_breakdown(messages: Any, breakdown: list[Breakdown]) -> None:
+    for row in breakdown:
+        messages.add(
+            id=row.id,
+            provider=row.provider,
+            request_count=row.request_count,
+            error_count=row.request_count - row.success_count,
+            cache_count=row.cache_count,
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            total_tokens=row.input_tokens + row.output_tokens,
+            cached_tokens=row.cached_input_tokens,
+            cost=nearest_double(row.cost_pico),
+            credits_request_count=row.request_count - row.own_key_request_count,
+            api_keys_request_count=row.own_key_request_count,
+            credits_cost=nearest_double(row.cost_pico - row.own_key_cost_pico),
+            api_keys_cost=nearest_double(row.own_key_cost_pico),
+        )
