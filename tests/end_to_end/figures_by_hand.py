@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import grpc
@@ -167,11 +168,20 @@ def play(stack: Stack, operator: Api) -> Scene:
     apis = {name: Api(stack.url, key["secret"]) for name, key in keys.items()}
     api_key_ids = {name: key["api_key"]["api_key_id"] for name, key in keys.items()}
 
+    _wait_past_midnight()
     today = datetime.now(UTC).date()
     ids = _calls_of_today(apis["all"], apis["mobile"])
     ids |= _calls_of_yesterday(stack, organization_id, api_key_ids["all"], today - DAY)
     ids |= _imported(apis["all"], today - 2 * DAY)
     return Scene(organization_id, apis["all"], apis["mobile"], operator, today, ids, api_key_ids)
+
+
+def _wait_past_midnight() -> None:
+    """Calls and questions of today take some seconds, and have to be of one day."""
+    now = datetime.now(UTC)
+    left = datetime.combine(now.date() + DAY, time(), UTC) - now
+    if left < timedelta(minutes=1):
+        sleep(left.total_seconds())
 
 
 def _calls_of_today(api: Api, mobile: Api) -> dict[str, str]:
