@@ -58,6 +58,8 @@ class Service:
     descriptor: ServiceDescriptor
     register: Callable[[Any, Any], None]
     servicer: object
+    # Ends what would go on for ever, when the server stops.
+    end_streams: Callable[[], None] | None = None
 
 
 class _Handlers:
@@ -87,6 +89,7 @@ class GrpcServer:
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._end_streams = [service.end_streams for service in services if service.end_streams is not None]
         guard = Guard(keys, settings.service_token)
         for service in services:
             self._add(service, guard)
@@ -123,6 +126,8 @@ class GrpcServer:
     async def stop(self) -> None:
         """Says "not serving", lets running calls finish for the drain time, then ends."""
         await self._health.enter_graceful_shutdown()
+        for end_streams in self._end_streams:
+            end_streams()
         await self._server.stop(self._settings.drain_seconds)
 
 

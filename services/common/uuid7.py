@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION = 7
 
-__all__ = ["new_uuid7", "parse_uuid7", "time_of"]
+__all__ = ["first_uuid7", "new_uuid7", "parse_uuid7", "time_of"]
 
 new_uuid7 = uuid7
 
@@ -24,3 +24,8 @@ def parse_uuid7(text: str) -> UUID:
 def time_of(uuid: UUID) -> datetime:
     """When it was made, to the millisecond, in UTC."""
     return _EPOCH + timedelta(milliseconds=uuid.int >> 80)
+
+
+def first_uuid7(moment: datetime) -> UUID:
+    """Not after any that was made at the moment or later."""
+    return UUID(int=(moment - _EPOCH) // timedelta(milliseconds=1) << 80)

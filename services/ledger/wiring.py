@@ -29,6 +29,7 @@ from services.ledger.catalogue_loading import load_catalogue
 from services.ledger.credit import Credit
 from services.ledger.credit_ending import CreditEnder
 from services.ledger.directory import Directory
+from services.ledger.directory_changes import DirectoryChanges
 from services.ledger.expiring import Expirer
 from services.ledger.importing import Importer
 from services.ledger.key_keeping import KeyKeeper
@@ -119,6 +120,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     # On a connection of its own: finished calls do not wait for old ones.
     late_writer = DatabaseWriter(settings.database_url, prepare_session)
     late_pricer = LatePricer(late_writer, lambda: prices.book, clock=_now)
+    changes = DirectoryChanges(database, clock=_now)
     accounts = AccountKeeper(database, clock=_now, new_id=new_uuid7)
     keys = KeyKeeper(
         database,
@@ -155,6 +157,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
             late_pricer.follow(),
             evaluator.follow(),
             sender.follow(),
+            changes.follow(),
         ):
             yield [
                 Service(
@@ -189,7 +192,8 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
                 Service(
                     directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],
                     directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server,
-                    DirectoryServicer(Directory(database, credit_available, clock=_now)),
+                    DirectoryServicer(Directory(database, credit_available, clock=_now), changes),
+                    end_streams=changes.end,
                 ),
                 Service(
                     credit_service_pb2.DESCRIPTOR.services_by_name["CreditService"],

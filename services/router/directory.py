@@ -1,9 +1,11 @@
-"""Who a key belongs to, as the ledger says, remembered for a second; for five minutes while the ledger is away."""
+"""Who a key belongs to, as the ledger says. What it said is remembered while it says that nothing changed, else for a
+second; and for five minutes while it is away.
+"""
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from datetime import UTC, datetime
 from typing import cast
 
@@ -20,12 +22,16 @@ from services.common.errors import (
     NotFoundError,
     UnavailableError,
 )
-from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse
+from tollgate.ledger.v1.directory_service_pb2 import PROJECT_MODE_OWN_KEYS, ResolveKeyRequest, ResolveKeyResponse
 
 # A revoked key must stop within one second, so nothing older is believed while the ledger answers.
 FRESH_SECONDS = 1.0
-# From here on an answer is renewed in the background, so that a busy key never waits for the ledger.
-RENEW_SECONDS = 0.5
+# After this share of the time an answer is renewed in the background, so that a busy key never waits for the ledger.
+RENEW_SHARE = 0.5
+# While the ledger tells what changes. In case that it ever misses something.
+WATCHED_SECONDS_MAX = 10.0
+# It tells four times a second. Together with that this has to stay below the one second.
+SILENCE_SECONDS_MAX = 0.6
 STALE_SECONDS_MAX = 300.0
 # After the ledger failed to answer, how long older answers are given without asking again.
 FAILED_PAUSE_SECONDS = 1.0
@@ -38,10 +44,12 @@ _Name = tuple[bytes, str]
 class _Entry:
     """One answer of the ledger: a grant, or a refusal."""
 
-    __slots__ = ("age_from", "expires", "grant", "refusal")
+    __slots__ = ("age_from", "expires", "grant", "is_watched", "refusal")
 
     def __init__(self, age_from: float, answer: ResolveKeyResponse | DomainError) -> None:
         self.age_from = age_from
+        # Whether it is told when the answer is no longer right.
+        self.is_watched = False
         self.grant = answer if isinstance(answer, ResolveKeyResponse) else None
         self.refusal = answer if isinstance(answer, DomainError) else None
         self.expires: datetime | None = None
@@ -66,6 +74,10 @@ class Directory:
         self._asking: dict[_Name, asyncio.Task[_Entry]] = {}
         self._failed_at = float("-inf")
         self._failing_since: float | None = None
+        # Since when all changes are told; None until the first message.
+        self._watched_from: float | None = None
+        self._heard_at = float("-inf")
+        self._changed_at = float("-inf")
 
     @property
     def size(self) -> int:
@@ -76,6 +88,28 @@ class Directory:
     def silence_seconds(self) -> float:
         """For how long the ledger has failed to answer; 0 while it answers."""
         return self._clock() - self._failing_since if self._failing_since is not None else 0.0
+
+    @property
+    def is_watching(self) -> bool:
+        """True while the ledger tells what changes."""
+        return self._watched_from is not None and self._clock() - self._heard_at < SILENCE_SECONDS_MAX
+
+    def begin_watch(self) -> None:
+        """From the next message on all changes will be told; what was before it, nobody has heard of."""
+        self._watched_from = None
+
+    def hear(self, organization_ids: Set[str]) -> None:
+        """The ledger says which organizations have changed since its last message."""
+        now = self._heard_at = self._clock()
+        if self._watched_from is None:
+            self._watched_from = now
+        if not organization_ids:
+            return
+        self._changed_at = now
+        for entry in self._entries.values():
+            if entry.is_watched and entry.grant is not None and entry.grant.organization_id in organization_ids:
+                entry.is_watched = False
+                entry.age_from = min(entry.age_from, now - FRESH_SECONDS)
 
     async def resolve(self, key_hash: bytes, project_id: str = "") -> ResolveKeyResponse:
         """What the bearer may do.
@@ -89,8 +123,9 @@ class Directory:
             return (await self._ask(name)).get()
 
         age = self._clock() - entry.age_from
-        if age < FRESH_SECONDS:
-            if age > RENEW_SECONDS and name not in self._asking:
+        fresh_seconds = WATCHED_SECONDS_MAX if self._is_known_right(entry) else FRESH_SECONDS
+        if age < fresh_seconds:
+            if age > fresh_seconds * RENEW_SHARE and name not in self._asking:
                 self._begin_asking(name)
             return entry.get()
         # An old refusal is no answer: the key may have been made since.
@@ -117,6 +152,10 @@ class Directory:
             api_key_id=grant.api_key_id,
             read_only=grant.read_only,
         )
+
+    def _is_known_right(self, entry: _Entry) -> bool:
+        watched_from = self._watched_from
+        return entry.is_watched and watched_from is not None and entry.age_from >= watched_from and self.is_watching
 
     async def _ask(self, name: _Name) -> _Entry:
         task = self._asking.get(name) or self._begin_asking(name)
@@ -148,11 +187,21 @@ class Directory:
         except DomainError as refusal:
             entry = _Entry(asked_at, refusal)
         self._failing_since = None
+        # A change that was told in the meantime may be in the answer or not.
+        entry.is_watched = asked_at > self._changed_at and _is_told_of(entry)
         self._entries[name] = entry
         self._entries.move_to_end(name)
         if len(self._entries) > ENTRIES_MAX:
             self._entries.popitem(last=False)
         return entry
+
+
+def _is_told_of(entry: _Entry) -> bool:
+    """Whether the ledger says when the answer changes: not when there is credit again, nor of refusals or operators."""
+    grant = entry.grant
+    if grant is None or not grant.organization_id:
+        return False
+    return grant.credit_available or grant.project_mode == PROJECT_MODE_OWN_KEYS
 
 
 def refusal_from_status(error: grpc.aio.AioRpcError) -> DomainError:

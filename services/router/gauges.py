@@ -24,6 +24,8 @@ class Remembering(Protocol):
     def size(self) -> int: ...
     @property
     def silence_seconds(self) -> float: ...
+    @property
+    def is_watching(self) -> bool: ...
 
 
 class Stored(Protocol):
@@ -38,6 +40,7 @@ KEYS = Gauge("tollgate_router_directory_keys", "Keys the directory remembers.")
 SILENCE_SECONDS = Gauge(
     "tollgate_router_directory_silence_seconds", "How long the ledger has left questions about keys unanswered."
 )
+WATCHED = Gauge("tollgate_router_directory_watched", "1 while the ledger says what changes; else it is asked again.")
 CACHE_BYTES = Gauge("tollgate_router_cache_bytes", "What the response cache holds.")
 WELL = Gauge("tollgate_router_provider_well", "1 unless the provider cools down after failures.", ("provider",))
 FAILURE_SHARE = Gauge("tollgate_router_provider_failure_share", "Failures among its calls lately.", ("provider",))
@@ -48,6 +51,7 @@ def show(face: Counted, directory: Remembering, cache: Stored) -> None:
     RUNNING.set_function(lambda: face.running_count)
     KEYS.set_function(lambda: directory.size)
     SILENCE_SECONDS.set_function(lambda: directory.silence_seconds)
+    WATCHED.set_function(lambda: float(directory.is_watching))
     CACHE_BYTES.set_function(lambda: cache.size_bytes)
 
 

@@ -19,6 +19,7 @@ from services.router.covering import LeaseCovers
 from services.router.credit import LeasedCredit
 from services.router.credit_ledger import CreditLedger
 from services.router.directory import Directory, Resolve, refusal_from_status
+from services.router.directory_watch import DirectoryWatch, OpenStream
 from services.router.health import Health
 from services.router.http_face import HttpFace
 from services.router.idempotency import IdempotencyKeys
@@ -37,7 +38,7 @@ from services.router.servicer import InferenceServicer
 from services.router.settings import Settings
 from services.router.spool import Spool
 from services.router.upstream import Upstream
-from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse
+from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse, WatchDirectoryRequest
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from tollgate.ledger.v1.price_service_pb2 import ListPricesRequest, ListPricesResponse
 from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceStub
@@ -84,6 +85,7 @@ class Worker:
         recorder = Recorder(spool, self._call_log, covers, traces)
         key_ring = KeyRing(settings.provider_key_private)
         directory = Directory(_resolve_by(channel, token))
+        self._directory_watch = DirectoryWatch(directory, _watch_by(channel, token))
         candidates = [candidate for provider in settings.providers for candidate in provider.candidates]
         self._prices = PriceList(_list_prices_by(channel, token), candidates)
         health = Health(settings.policies.cooldown_seconds)
@@ -126,6 +128,7 @@ class Worker:
         await worker._grpc.start()
         worker._sender.start()
         worker._sweeper.start()
+        worker._directory_watch.start()
         worker._prices.start()
         worker._credit.start()
         worker._past.start()
@@ -144,6 +147,7 @@ class Worker:
             await self._draining
         for upstream in self._upstreams:
             await upstream.close()
+        await self._directory_watch.stop()
         await self._prices.stop()
         await self._past.stop()
         await self._credit.stop()
@@ -195,6 +199,12 @@ def _start_traces(endpoint: str | None) -> "CallTraces | None":
     from services.router.call_traces import CallTraces  # noqa: PLC0415 nor does whoever does not trace
 
     return CallTraces(provider)
+
+
+def _watch_by(channel: grpc.aio.Channel, service_token: str) -> OpenStream:
+    stub = DirectoryServiceStub(channel)
+    metadata = service_metadata(service_token)
+    return lambda: stub.WatchDirectory(WatchDirectoryRequest(), metadata=metadata)
 
 
 def _open_redis(url: str | None) -> "RedisWindows | None":

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, Table, Uuid, insert, n
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.authentication import Scope
+from services.common.uuid7 import first_uuid7
 from services.ledger.audit import AuditEntry
 from services.ledger.paging import PageRequest
 from services.ledger.storage.account_tables import audit_log, operator_audit_log
@@ -64,6 +65,12 @@ class AuditStore:
         both = union_all(of_organizations.subquery().select(), of_nobody.subquery().select()).subquery()
         everything = select(both).order_by(both.c.audit_id.desc()).limit(page.row_count)
         return [audit_entry_from_row(row) for row in (await self._connection.execute(everything)).mappings()]
+
+    async def organizations_since(self, moment: datetime, limit: int) -> dict[UUID, UUID]:
+        """Which organization each change concerned that was made at the moment or later, by the change's id."""
+        columns = audit_log.c.audit_id, audit_log.c.organization_id
+        statement = select(*columns).where(audit_log.c.audit_id >= first_uuid7(moment)).limit(limit)
+        return {row.audit_id: row.organization_id for row in await self._connection.execute(statement)}
 
 
 def _newest(

@@ -73,7 +73,7 @@ SERVICES = [
     Service(
         directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],
         directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server,
-        Directory(),
+        Directory(),  # type: ignore[abstract]
     ),
     Service(
         inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"],

@@ -1,5 +1,6 @@
 """A ledger with nothing but accounts and alert rules, on a real channel over a real database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from services.ledger.account_reading import AccountReader
 from services.ledger.alert_keeping import AlertKeeper
 from services.ledger.alert_reading import AlertReader
 from services.ledger.directory import Directory
+from services.ledger.directory_changes import DirectoryChanges
 from services.ledger.key_keeping import KeyKeeper
 from services.ledger.keys import new_api_key_secret
 from services.ledger.servicer_accounts import AccountServicer
@@ -94,6 +96,7 @@ class Ledger:
     directory: Any
     router_private_key: X25519PrivateKey
     in_credit: set[UUID]
+    address: str
 
     async def organization(self, **fields: Any) -> str:
         request = CreateOrganizationRequest(**{"display_name": "Acme", **fields})
@@ -115,7 +118,7 @@ class Ledger:
 
 
 @asynccontextmanager
-async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
+async def running_ledger(database: Database, *, drain_seconds: int = 0) -> AsyncIterator[Ledger]:
     engine = open_database(database.ledger_url)
     private_key = X25519PrivateKey.generate()
     in_credit: set[UUID] = set()
@@ -130,8 +133,12 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
     await keys.seed_operator_key(OPERATOR_KEY)
     directory = Directory(engine, credit_available, clock=now_in_utc)
     alerts = AlertKeeper(engine, WebhookSecrets(WEBHOOK_KEY), WebhookPolicy(), clock=now_in_utc, new_id=new_uuid7)
+    changes = DirectoryChanges(engine, clock=now_in_utc)
     settings = ServerSettings(
-        listen_address=Addresses.free().ledger, service_token=SERVICE_TOKEN, reflection=False, drain_seconds=0
+        listen_address=Addresses.free().ledger,
+        service_token=SERVICE_TOKEN,
+        reflection=False,
+        drain_seconds=drain_seconds,
     )
     server = GrpcServer(
         settings,
@@ -150,11 +157,13 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
             Service(
                 directory_service_pb2.DESCRIPTOR.services_by_name["DirectoryService"],
                 directory_service_pb2_grpc.add_DirectoryServiceServicer_to_server,
-                DirectoryServicer(directory),
+                DirectoryServicer(directory, changes),
+                end_streams=changes.end,
             ),
         ],
     )
     await server.start()
+    following = asyncio.create_task(changes.follow())
     try:
         async with grpc.aio.insecure_channel(settings.listen_address) as channel:
             yield Ledger(
@@ -163,9 +172,11 @@ async def running_ledger(database: Database) -> AsyncIterator[Ledger]:
                 directory_service_pb2_grpc.DirectoryServiceStub(channel),
                 private_key,
                 in_credit,
+                settings.listen_address,
             )
     finally:
         await server.stop()
+        following.cancel()
         await engine.dispose()
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +18,13 @@ from tests.integration.router.fake_credit import FakeCredit
 from tollgate.access.v1 import access_pb2
 from tollgate.ledger.v1 import credit_service_pb2, directory_service_pb2, price_service_pb2, usage_service_pb2
 from tollgate.ledger.v1.credit_service_pb2_grpc import add_CreditServiceServicer_to_server
-from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse, SealedProviderKey
+from tollgate.ledger.v1.directory_service_pb2 import (
+    ResolveKeyRequest,
+    ResolveKeyResponse,
+    SealedProviderKey,
+    WatchDirectoryRequest,
+    WatchDirectoryResponse,
+)
 from tollgate.ledger.v1.directory_service_pb2_grpc import (
     DirectoryServiceServicer,
     add_DirectoryServiceServicer_to_server,
@@ -42,6 +50,8 @@ PRICES = [
 ]
 SERVICE_TOKEN = "service-token-of-the-tests"
 RECORD_SECONDS_MAX = 10
+# It says so often what has changed.
+LOOK_SECONDS = 0.1
 _numbers = itertools.count(1)
 
 
@@ -70,6 +80,13 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         self._records: dict[str, UsageRecord] = {}
         self._committed: dict[tuple[str, int], int] = {}
         self._arrived = asyncio.Condition()
+        # How often it was asked about each key.
+        self.asked: Counter[bytes] = Counter()
+        # One set for each who listens.
+        self._untold: list[set[str]] = []
+        # False stands for a ledger that cannot say what changes.
+        self.tells_changes = True
+        self._is_stopping = False
         self._server: GrpcServer | None = None
 
     async def start(self) -> None:
@@ -81,11 +98,12 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         prices = price_service_pb2.DESCRIPTOR.services_by_name["PriceService"]
         credit = credit_service_pb2.DESCRIPTOR.services_by_name["CreditService"]
         services = [
-            Service(directory, add_DirectoryServiceServicer_to_server, self),
+            Service(directory, add_DirectoryServiceServicer_to_server, self, end_streams=self._end_streams),
             Service(usage, add_UsageServiceServicer_to_server, self),
             Service(prices, add_PriceServiceServicer_to_server, Prices()),  # type: ignore[abstract]
             Service(credit, add_CreditServiceServicer_to_server, self.credit),
         ]
+        self._is_stopping = False
         self._server = GrpcServer(settings, NoKeys(), services)
         await self._server.start()
 
@@ -120,7 +138,12 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         return self._grants[hash_key(key)].organization_id
 
     def revoke(self, key: str) -> None:
-        del self._grants[hash_key(key)]
+        grant = self._grants.pop(hash_key(key))
+        for untold in self._untold:
+            untold.add(grant.organization_id)
+
+    def asked_about(self, key: str) -> int:
+        return self.asked[hash_key(key)]
 
     def swap_organization(self, key: str) -> None:
         """Moves a key's grant, sealed secrets and all, to another organization."""
@@ -144,6 +167,7 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         return found()
 
     async def ResolveKey(self, request: ResolveKeyRequest, context: Any) -> ResolveKeyResponse:  # noqa: N802
+        self.asked[request.key_hash] += 1
         grant = self._grants.get(request.key_hash)
         if grant is None:
             raise InvalidApiKeyError
@@ -151,6 +175,19 @@ class FakeLedger(DirectoryServiceServicer, UsageServiceServicer):
         answer.CopyFrom(grant)
         answer.project_id = grant.project_id or request.project_id
         return answer
+
+    async def WatchDirectory(  # noqa: N802
+        self, request: WatchDirectoryRequest, context: Any
+    ) -> AsyncIterator[WatchDirectoryResponse]:
+        untold: set[str] = set()
+        self._untold.append(untold)
+        while self.tells_changes and not self._is_stopping:
+            yield WatchDirectoryResponse(organization_ids=untold)
+            untold.clear()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _end_streams(self) -> None:
+        self._is_stopping = True
 
     async def RecordUsage(self, request: RecordUsageRequest, context: Any) -> RecordUsageResponse:  # noqa: N802
         producer = (request.producer_id, request.epoch)

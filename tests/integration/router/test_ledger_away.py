@@ -1,4 +1,4 @@
-"""Keys stop when they are revoked, and go on while the ledger is away."""
+"""Keys stop when they are revoked, are not asked about all the time, and go on while the ledger is away."""
 
 import asyncio
 import time
@@ -20,7 +20,12 @@ async def absence(ledger: FakeLedger) -> AsyncIterator[None]:
     await ledger.start()
 
 
-async def test_a_revoked_key_stops_within_a_second_though_it_is_in_use(router: Router, ledger: FakeLedger) -> None:
+# More than the one second after which an answer would be asked for again.
+QUIET_SECONDS = 1.5
+QUIET_TRIES = 10
+
+
+async def assert_stops_within_a_second(router: Router, ledger: FakeLedger) -> None:
     key = ledger.grant()
     assert (await router.chat(key)).status == 200
     ledger.revoke(key)
@@ -32,6 +37,36 @@ async def test_a_revoked_key_stops_within_a_second_though_it_is_in_use(router: R
         last_let_in = begun
 
     assert last_let_in - revoked < 1.0
+
+
+async def test_a_revoked_key_stops_within_a_second_though_it_is_in_use(router: Router, ledger: FakeLedger) -> None:
+    await assert_stops_within_a_second(router, ledger)
+
+
+async def test_so_it_does_where_the_ledger_cannot_say_what_changes(
+    start_router: StartRouter, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    ledger.tells_changes = False
+    try:
+        async with start_router(tmp_path) as router:
+            await assert_stops_within_a_second(router, ledger)
+    finally:
+        ledger.tells_changes = True
+
+
+async def test_a_key_in_use_is_not_asked_about_while_the_ledger_says_that_nothing_changes(
+    router: Router, ledger: FakeLedger
+) -> None:
+    key = ledger.grant()
+    # On a busy machine messages may come late, and then the router asks.
+    for _ in range(QUIET_TRIES):
+        await router.chat(key)
+        asked, end = ledger.asked_about(key), time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < end:
+            assert (await router.chat(key)).status == 200
+        if ledger.asked_about(key) == asked:
+            return
+    raise AssertionError(f"asked about {ledger.asked_about(key)} times")
 
 
 @pytest.mark.usefixtures("absence")

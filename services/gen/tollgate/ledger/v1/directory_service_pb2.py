@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tollgate.access.v1 import access_pb2 as tollgate_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollgate/ledger/v1/directory_service.proto\x12\x12tollgate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollgate/access/v1/access.proto\"S\n\rSpendingLimit\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\x12\x32\n\x06period\x18\x02 \x01(\x0e\x32\".tollgate.ledger.v1.SpendingPeriod\"\xaf\x01\n\tRateLimit\x12 \n\x13requests_per_minute\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10\x63oncurrent_calls\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x13\n\x11_concurrent_calls\"\xbf\x02\n\x0fProjectSettings\x12\x39\n\x0eprovider_order\x18\x01 \x01(\x0e\x32!.tollgate.ledger.v1.ProviderOrder\x12\x1b\n\x13preferred_providers\x18\x02 \x03(\t\x12\x1a\n\rcache_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x37\n\ranswer_format\x18\x04 \x01(\x0e\x32 .tollgate.ledger.v1.AnswerFormat\x12\x31\n\nrate_limit\x18\x05 \x01(\x0b\x32\x1d.tollgate.ledger.v1.RateLimit\x12:\n\x13\x65nd_user_rate_limit\x18\x06 \x01(\x0b\x32\x1d.tollgate.ledger.v1.RateLimitB\x10\n\x0e_cache_seconds\"9\n\x11ResolveKeyRequest\x12\x10\n\x08key_hash\x18\x01 \x01(\x0c\x12\x12\n\nproject_id\x18\x02 \x01(\t\"<\n\x11SealedProviderKey\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x15\n\rsealed_secret\x18\x02 \x01(\x0c\"\x99\x04\n\x12ResolveKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12(\n\x05scope\x18\x02 \x01(\x0e\x32\x19.tollgate.access.v1.Scope\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0forganization_id\x18\x05 \x01(\t\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x35\n\x0cproject_mode\x18\x07 \x01(\x0e\x32\x1f.tollgate.ledger.v1.ProjectMode\x12\x18\n\x10payload_retained\x18\x08 \x01(\x08\x12<\n\rprovider_keys\x18\t \x03(\x0b\x32%.tollgate.ledger.v1.SealedProviderKey\x12\x18\n\x10\x63redit_available\x18\n \x01(\x08\x12\x39\n\x0espending_limit\x18\x0b \x01(\x0b\x32!.tollgate.ledger.v1.SpendingLimit\x12=\n\x10project_settings\x18\x0c \x01(\x0b\x32#.tollgate.ledger.v1.ProjectSettings\x12\x31\n\nrate_limit\x18\r \x01(\x0b\x32\x1d.tollgate.ledger.v1.RateLimit*y\n\x0bProjectMode\x12\x1c\n\x18PROJECT_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14PROJECT_MODE_CREDITS\x10\x01\x12\x19\n\x15PROJECT_MODE_OWN_KEYS\x10\x02\x12\x17\n\x13PROJECT_MODE_HYBRID\x10\x03*\x80\x01\n\x0eSpendingPeriod\x12\x1f\n\x1bSPENDING_PERIOD_UNSPECIFIED\x10\x00\x12\x17\n\x13SPENDING_PERIOD_DAY\x10\x01\x12\x19\n\x15SPENDING_PERIOD_MONTH\x10\x02\x12\x19\n\x15SPENDING_PERIOD_TOTAL\x10\x03*\x84\x01\n\rProviderOrder\x12\x1e\n\x1aPROVIDER_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19PROVIDER_ORDER_CONFIGURED\x10\x01\x12\x18\n\x14PROVIDER_ORDER_PRICE\x10\x02\x12\x1a\n\x16PROVIDER_ORDER_LATENCY\x10\x03*x\n\x0c\x41nswerFormat\x12\x1d\n\x19\x41NSWER_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41NSWER_FORMAT_RAW\x10\x01\x12\x16\n\x12\x41NSWER_FORMAT_META\x10\x02\x12\x1a\n\x16\x41NSWER_FORMAT_ENVELOPE\x10\x03\x32w\n\x10\x44irectoryService\x12\x63\n\nResolveKey\x12%.tollgate.ledger.v1.ResolveKeyRequest\x1a&.tollgate.ledger.v1.ResolveKeyResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tollgate/ledger/v1/directory_service.proto\x12\x12tollgate.ledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftollgate/access/v1/access.proto\"S\n\rSpendingLimit\x12\x0e\n\x06\x61mount\x18\x01 \x01(\t\x12\x32\n\x06period\x18\x02 \x01(\x0e\x32\".tollgate.ledger.v1.SpendingPeriod\"\xaf\x01\n\tRateLimit\x12 \n\x13requests_per_minute\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1d\n\x10\x63oncurrent_calls\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x13\n\x11_concurrent_calls\"\xbf\x02\n\x0fProjectSettings\x12\x39\n\x0eprovider_order\x18\x01 \x01(\x0e\x32!.tollgate.ledger.v1.ProviderOrder\x12\x1b\n\x13preferred_providers\x18\x02 \x03(\t\x12\x1a\n\rcache_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x37\n\ranswer_format\x18\x04 \x01(\x0e\x32 .tollgate.ledger.v1.AnswerFormat\x12\x31\n\nrate_limit\x18\x05 \x01(\x0b\x32\x1d.tollgate.ledger.v1.RateLimit\x12:\n\x13\x65nd_user_rate_limit\x18\x06 \x01(\x0b\x32\x1d.tollgate.ledger.v1.RateLimitB\x10\n\x0e_cache_seconds\"9\n\x11ResolveKeyRequest\x12\x10\n\x08key_hash\x18\x01 \x01(\x0c\x12\x12\n\nproject_id\x18\x02 \x01(\t\"<\n\x11SealedProviderKey\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x15\n\rsealed_secret\x18\x02 \x01(\x0c\"\x99\x04\n\x12ResolveKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12(\n\x05scope\x18\x02 \x01(\x0e\x32\x19.tollgate.access.v1.Scope\x12\x11\n\tread_only\x18\x03 \x01(\x08\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0forganization_id\x18\x05 \x01(\t\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x35\n\x0cproject_mode\x18\x07 \x01(\x0e\x32\x1f.tollgate.ledger.v1.ProjectMode\x12\x18\n\x10payload_retained\x18\x08 \x01(\x08\x12<\n\rprovider_keys\x18\t \x03(\x0b\x32%.tollgate.ledger.v1.SealedProviderKey\x12\x18\n\x10\x63redit_available\x18\n \x01(\x08\x12\x39\n\x0espending_limit\x18\x0b \x01(\x0b\x32!.tollgate.ledger.v1.SpendingLimit\x12=\n\x10project_settings\x18\x0c \x01(\x0b\x32#.tollgate.ledger.v1.ProjectSettings\x12\x31\n\nrate_limit\x18\r \x01(\x0b\x32\x1d.tollgate.ledger.v1.RateLimit\"\x17\n\x15WatchDirectoryRequest\"2\n\x16WatchDirectoryResponse\x12\x18\n\x10organization_ids\x18\x01 \x03(\t*y\n\x0bProjectMode\x12\x1c\n\x18PROJECT_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14PROJECT_MODE_CREDITS\x10\x01\x12\x19\n\x15PROJECT_MODE_OWN_KEYS\x10\x02\x12\x17\n\x13PROJECT_MODE_HYBRID\x10\x03*\x80\x01\n\x0eSpendingPeriod\x12\x1f\n\x1bSPENDING_PERIOD_UNSPECIFIED\x10\x00\x12\x17\n\x13SPENDING_PERIOD_DAY\x10\x01\x12\x19\n\x15SPENDING_PERIOD_MONTH\x10\x02\x12\x19\n\x15SPENDING_PERIOD_TOTAL\x10\x03*\x84\x01\n\rProviderOrder\x12\x1e\n\x1aPROVIDER_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19PROVIDER_ORDER_CONFIGURED\x10\x01\x12\x18\n\x14PROVIDER_ORDER_PRICE\x10\x02\x12\x1a\n\x16PROVIDER_ORDER_LATENCY\x10\x03*x\n\x0c\x41nswerFormat\x12\x1d\n\x19\x41NSWER_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41NSWER_FORMAT_RAW\x10\x01\x12\x16\n\x12\x41NSWER_FORMAT_META\x10\x02\x12\x1a\n\x16\x41NSWER_FORMAT_ENVELOPE\x10\x03\x32\xea\x01\n\x10\x44irectoryService\x12\x63\n\nResolveKey\x12%.tollgate.ledger.v1.ResolveKeyRequest\x1a&.tollgate.ledger.v1.ResolveKeyResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x12q\n\x0eWatchDirectory\x12).tollgate.ledger.v1.WatchDirectoryRequest\x1a*.tollgate.ledger.v1.WatchDirectoryResponse\"\x06\x8a\xb5\x18\x02\x08\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveKey']._loaded_options = None
   _globals['_DIRECTORYSERVICE'].methods_by_name['ResolveKey']._serialized_options = b'\212\265\030\002\010\001'
-  _globals['_PROJECTMODE']._serialized_start=1378
-  _globals['_PROJECTMODE']._serialized_end=1499
-  _globals['_SPENDINGPERIOD']._serialized_start=1502
-  _globals['_SPENDINGPERIOD']._serialized_end=1630
-  _globals['_PROVIDERORDER']._serialized_start=1633
-  _globals['_PROVIDERORDER']._serialized_end=1765
-  _globals['_ANSWERFORMAT']._serialized_start=1767
-  _globals['_ANSWERFORMAT']._serialized_end=1887
+  _globals['_DIRECTORYSERVICE'].methods_by_name['WatchDirectory']._loaded_options = None
+  _globals['_DIRECTORYSERVICE'].methods_by_name['WatchDirectory']._serialized_options = b'\212\265\030\002\010\001'
+  _globals['_PROJECTMODE']._serialized_start=1455
+  _globals['_PROJECTMODE']._serialized_end=1576
+  _globals['_SPENDINGPERIOD']._serialized_start=1579
+  _globals['_SPENDINGPERIOD']._serialized_end=1707
+  _globals['_PROVIDERORDER']._serialized_start=1710
+  _globals['_PROVIDERORDER']._serialized_end=1842
+  _globals['_ANSWERFORMAT']._serialized_start=1844
+  _globals['_ANSWERFORMAT']._serialized_end=1964
   _globals['_SPENDINGLIMIT']._serialized_start=132
   _globals['_SPENDINGLIMIT']._serialized_end=215
   _globals['_RATELIMIT']._serialized_start=218
@@ -55,6 +57,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEALEDPROVIDERKEY']._serialized_end=836
   _globals['_RESOLVEKEYRESPONSE']._serialized_start=839
   _globals['_RESOLVEKEYRESPONSE']._serialized_end=1376
-  _globals['_DIRECTORYSERVICE']._serialized_start=1889
-  _globals['_DIRECTORYSERVICE']._serialized_end=2008
+  _globals['_WATCHDIRECTORYREQUEST']._serialized_start=1378
+  _globals['_WATCHDIRECTORYREQUEST']._serialized_end=1401
+  _globals['_WATCHDIRECTORYRESPONSE']._serialized_start=1403
+  _globals['_WATCHDIRECTORYRESPONSE']._serialized_end=1453
+  _globals['_DIRECTORYSERVICE']._serialized_start=1967
+  _globals['_DIRECTORYSERVICE']._serialized_end=2201
 # @@protoc_insertion_point(module_scope)

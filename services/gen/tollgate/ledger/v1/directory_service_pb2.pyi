@@ -383,3 +383,46 @@ class ResolveKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveKeyResponse: _TypeAlias = ResolveKeyResponse  # noqa: Y015
+
+@_typing.final
+class WatchDirectoryRequest(_message.Message):
+    """Asks to be told what changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDirectoryRequest: _TypeAlias = WatchDirectoryRequest  # noqa: Y015
+
+@_typing.final
+class WatchDirectoryResponse(_message.Message):
+    """What changed since the message before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def organization_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations of which a setting, a project or a key changed. UUIDs. May name one of which nothing did; empty
+        when nothing changed at all.
+        """
+
+    def __init__(
+        self,
+        *,
+        organization_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_ids", b"organization_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDirectoryResponse: _TypeAlias = WatchDirectoryResponse  # noqa: Y015

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class DirectoryServiceStub:
-    """Answers who a key belongs to and what it may do. The router caches answers for a second, and lives on older ones for
-    up to five minutes while the ledger is away.
+    """Answers who a key belongs to and what it may do. The router keeps answers for as long as it is told, by
+    `WatchDirectory`, that nothing changed, at most 10 seconds; for one second where it is not told; and lives on older
+    ones for up to five minutes while the ledger is away.
     """
 
     def __init__(self, channel):
@@ -41,11 +42,17 @@ class DirectoryServiceStub:
                 request_serializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.ResolveKeyRequest.SerializeToString,
                 response_deserializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.ResolveKeyResponse.FromString,
                 _registered_method=True)
+        self.WatchDirectory = channel.unary_stream(
+                '/tollgate.ledger.v1.DirectoryService/WatchDirectory',
+                request_serializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.WatchDirectoryRequest.SerializeToString,
+                response_deserializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.WatchDirectoryResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer:
-    """Answers who a key belongs to and what it may do. The router caches answers for a second, and lives on older ones for
-    up to five minutes while the ledger is away.
+    """Answers who a key belongs to and what it may do. The router keeps answers for as long as it is told, by
+    `WatchDirectory`, that nothing changed, at most 10 seconds; for one second where it is not told; and lives on older
+    ones for up to five minutes while the ledger is away.
     """
 
     def ResolveKey(self, request, context):
@@ -53,6 +60,17 @@ class DirectoryServiceServicer:
 
         Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
         project of the id named, or that project is archived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDirectory(self, request, context):
+        """Says which organizations change, for as long as anybody listens, in about four messages a second.
+
+        An answer of `ResolveKey` that was asked for after the first message, of an organization that none names after that,
+        is still right, but for `credit_available`, which may have become false meanwhile. Where no message has come for 0.6
+        seconds nothing is certain. What belongs to no organization is not told. Ends when the ledger does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +84,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     request_deserializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.ResolveKeyRequest.FromString,
                     response_serializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.ResolveKeyResponse.SerializeToString,
             ),
+            'WatchDirectory': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDirectory,
+                    request_deserializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.WatchDirectoryRequest.FromString,
+                    response_serializer=tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.WatchDirectoryResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tollgate.ledger.v1.DirectoryService', rpc_method_handlers)
@@ -75,8 +98,9 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DirectoryService:
-    """Answers who a key belongs to and what it may do. The router caches answers for a second, and lives on older ones for
-    up to five minutes while the ledger is away.
+    """Answers who a key belongs to and what it may do. The router keeps answers for as long as it is told, by
+    `WatchDirectory`, that nothing changed, at most 10 seconds; for one second where it is not told; and lives on older
+    ones for up to five minutes while the ledger is away.
     """
 
     @staticmethod
@@ -96,6 +120,33 @@ class DirectoryService:
             '/tollgate.ledger.v1.DirectoryService/ResolveKey',
             tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.ResolveKeyRequest.SerializeToString,
             tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.ResolveKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDirectory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tollgate.ledger.v1.DirectoryService/WatchDirectory',
+            tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.WatchDirectoryRequest.SerializeToString,
+            tollgate_dot_ledger_dot_v1_dot_directory__service__pb2.WatchDirectoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DirectoryServiceStub:
-    """Answers who a key belongs to and what it may do. The router caches answers for a second, and lives on older ones for
-    up to five minutes while the ledger is away.
+    """Answers who a key belongs to and what it may do. The router keeps answers for as long as it is told, by
+    `WatchDirectory`, that nothing changed, at most 10 seconds; for one second where it is not told; and lives on older
+    ones for up to five minutes while the ledger is away.
     """
 
     @_typing.overload
@@ -41,11 +42,19 @@ class DirectoryServiceStub:
     Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
     project of the id named, or that project is archived.
     """
+    WatchDirectory: _grpc.UnaryStreamMultiCallable[_directory_service_pb2.WatchDirectoryRequest, _directory_service_pb2.WatchDirectoryResponse]
+    """Says which organizations change, for as long as anybody listens, in about four messages a second.
+
+    An answer of `ResolveKey` that was asked for after the first message, of an organization that none names after that,
+    is still right, but for `credit_available`, which may have become false meanwhile. Where no message has come for 0.6
+    seconds nothing is certain. What belongs to no organization is not told. Ends when the ledger does.
+    """
 
 @_typing.type_check_only
 class DirectoryServiceAsyncStub(DirectoryServiceStub):
-    """Answers who a key belongs to and what it may do. The router caches answers for a second, and lives on older ones for
-    up to five minutes while the ledger is away.
+    """Answers who a key belongs to and what it may do. The router keeps answers for as long as it is told, by
+    `WatchDirectory`, that nothing changed, at most 10 seconds; for one second where it is not told; and lives on older
+    ones for up to five minutes while the ledger is away.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -55,10 +64,18 @@ class DirectoryServiceAsyncStub(DirectoryServiceStub):
     Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
     project of the id named, or that project is archived.
     """
+    WatchDirectory: _aio.UnaryStreamMultiCallable[_directory_service_pb2.WatchDirectoryRequest, _directory_service_pb2.WatchDirectoryResponse]  # type: ignore[assignment]
+    """Says which organizations change, for as long as anybody listens, in about four messages a second.
+
+    An answer of `ResolveKey` that was asked for after the first message, of an organization that none names after that,
+    is still right, but for `credit_available`, which may have become false meanwhile. Where no message has come for 0.6
+    seconds nothing is certain. What belongs to no organization is not told. Ends when the ledger does.
+    """
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers who a key belongs to and what it may do. The router caches answers for a second, and lives on older ones for
-    up to five minutes while the ledger is away.
+    """Answers who a key belongs to and what it may do. The router keeps answers for as long as it is told, by
+    `WatchDirectory`, that nothing changed, at most 10 seconds; for one second where it is not told; and lives on older
+    ones for up to five minutes while the ledger is away.
     """
 
     @_abc_1.abstractmethod
@@ -71,6 +88,19 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with `INVALID_API_KEY` when no key in force has this hash, and with `NOT_FOUND` when its organization has no
         project of the id named, or that project is archived.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchDirectory(
+        self,
+        request: _directory_service_pb2.WatchDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_directory_service_pb2.WatchDirectoryResponse], _abc.AsyncIterator[_directory_service_pb2.WatchDirectoryResponse]]:
+        """Says which organizations change, for as long as anybody listens, in about four messages a second.
+
+        An answer of `ResolveKey` that was asked for after the first message, of an organization that none names after that,
+        is still right, but for `credit_available`, which may have become false meanwhile. Where no message has come for 0.6
+        seconds nothing is certain. What belongs to no organization is not told. Ends when the ledger does.
         """
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
