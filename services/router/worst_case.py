@@ -2,8 +2,8 @@
 
 Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and some more
 for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes
-say nothing; each counts as the most that a provider makes of one. What a request only refers to (an earlier response, a
-file) can be as long as the context of a large model. Output is what the caller allows, or the model's maximum.
+say nothing; each counts as the most that a provider makes of one. What a request only refers to (a file elsewhere)
+can be as long as the context of a large model. Output is what the caller allows, or the model's maximum.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,8 +36,7 @@ _ATTO_PER_PICO = 10**6
 # Everything else costs nothing.
 _CHARGED = (usage_pb2.OUTCOME_SUCCESS, usage_pb2.OUTCOME_CLIENT_GONE, usage_pb2.OUTCOME_CONTENT_REJECTED)
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_EARLIER_RESPONSES = (b"previous_response_id", b'"conversation"', b'"prompt"')
-_FILES = (b"file_id", b"file_url", b"fileUri", b'"type":"document"', b'"type": "document"')
+_FILES = (b"file_url", b"fileUri", b'"type":"document"')
 _IMAGES = ("image_url", "input_image", "image")
 
 
@@ -72,10 +71,10 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
     """The most that a call can be charged, in pico-USD. 0 only where it is free."""
     members = request.members
     number = request.endpoint.number
-    is_media = number is EndpointNumber.IMAGE_GENERATIONS or _may_hold_media(request.body)
+    is_media = number is EndpointNumber.IMAGE_GENERATIONS or _may_hold_media(request.written)
     input_tokens = _input_tokens(request, candidate, is_media=is_media)
     output_tokens, images = _output(number, members, candidate)
-    searches = SEARCHES_MAX if b"search" in request.body or "search" in candidate.model else 0
+    searches = SEARCHES_MAX if b"search" in request.written or "search" in candidate.model else 0
     if searches:
         input_tokens += SEARCHED_TOKENS_MAX
     atto = (
@@ -134,10 +133,7 @@ def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool
     if is_media:
         for base64_length in _images(request.members):
             tokens += _image_tokens_max(candidate.model) - base64_length
-    refers = request.endpoint.number is EndpointNumber.RESPONSES and any(
-        word in request.body for word in _EARLIER_RESPONSES
-    )
-    if refers or (is_media and any(word in request.body for word in _FILES)):
+    if is_media and any(word in request.written for word in _FILES):
         tokens += REFERRED_TOKENS_MAX
     return tokens
 
@@ -147,17 +143,18 @@ def _image_tokens_max(model: str) -> int:
     return next((most for family, most in IMAGE_TOKENS_MAX_OF.items() if model.startswith(family)), IMAGE_TOKENS_MAX)
 
 
-def _images(value: object) -> Iterable[int]:
+def _images(members: Mapping[str, Any]) -> Iterable[int]:
     """How many characters of base64 each image of the request has, in whichever format; 0 where it is elsewhere."""
-    if isinstance(value, list):
-        for item in value:
-            yield from _images(item)
-    elif isinstance(value, Mapping):
-        if value.get("type") in _IMAGES:
-            yield _base64_length(value)
-        else:
-            for item in value.values():
-                yield from _images(item)
+    rest: list[Any] = [members]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list):
+            rest += value
+        elif isinstance(value, Mapping):
+            if value.get("type") in _IMAGES:
+                yield _base64_length(value)
+            else:
+                rest += value.values()
 
 
 def _base64_length(part: Mapping[str, Any]) -> int:

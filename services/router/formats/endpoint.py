@@ -13,8 +13,15 @@ from services.common.errors import InvalidRequestError
 from services.router.error_bodies import error_body
 from services.router.estimation import Tokenizer
 from services.router.formats.event_stream import StreamReader
-from services.router.formats.kept_state import is_as_seen, kept_member
-from services.router.formats.members import model_of, optional_member, parse_members, project_id_of
+from services.router.formats.kept_state import kept_member
+from services.router.formats.members import (
+    is_read_alike,
+    model_of,
+    optional_member,
+    parse_members,
+    project_id_of,
+    write_members,
+)
 from services.router.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
@@ -44,6 +51,8 @@ class ModelRequest:
     # The whole body, parsed. Not to be changed.
     members: Mapping[str, Any] = field(repr=False)
     body: bytes = field(repr=False)
+    # The same as we would write it: no spaces, no name twice, letters as they are.
+    written: bytes = field(repr=False)
     # Members that are asked for beyond what the client sent.
     added: Mapping[str, Any]
     # Headers of the client that a provider of the same format gets too.
@@ -54,12 +63,11 @@ class ModelRequest:
     def body_for(self, upstream_model: str, *, own_key: bool) -> bytes:
         """The bytes to send: the client's own, unless the model is named otherwise or we have to ask for usage.
 
-        With the platform's key nothing is to be kept, and nothing sent that was not looked at.
+        With the platform's key nothing is to be kept, and nothing sent that others could read in another way than we.
         """
         added = self.added if own_key else {**self.added, **self.endpoint.not_kept}
-        is_same = upstream_model == self.model and not self.project_id and not added
-        if is_same and (own_key or not self.endpoint.knows_kept_state or is_as_seen(self.body, self.members)):
-            return self.body
+        if upstream_model == self.model and not self.project_id and not added:
+            return self.body if own_key or is_read_alike(self.body, self.written) else self.written
 
         members = {**self.members, "model": upstream_model, **added}
         members.pop("project_id", None)
@@ -116,6 +124,7 @@ class Endpoint(ABC):
         if streamed and not self.has_streams:
             raise InvalidRequestError("stream", "must be false here")
         usage_wanted = self.wants_usage(members)
+        written = write_members(members)
         return ModelRequest(
             endpoint=self,
             model=model_of(members),
@@ -124,6 +133,7 @@ class Endpoint(ABC):
             project_id=project_id_of(members),
             members=members,
             body=body,
+            written=body if body == written else written,
             added=self.usage_request(members) if streamed and not usage_wanted else {},
             headers={name: headers[name] for name in self.forwarded_headers if name in headers},
             kept_member=self.kept_member(members) if self.knows_kept_state else "",

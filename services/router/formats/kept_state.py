@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 # They refer to something wherever they stand and whatever they hold.
 _REFERENCES = frozenset(
     {
@@ -30,8 +28,6 @@ _OPEN_ADDRESS = re.compile(r"(?:data:|https?://(?!generativelanguage\.googleapis
 _OPAQUE = frozenset({"parameters", "schema", "input_schema", "arguments", "metadata", "headers"})
 
 _NAMES = frozenset({*_REFERENCES, *_NAMED_OR_DESCRIBED, *_DESCRIBED, *_ADDRESSES, _STORE})
-_MARKS = (b'"file:', b'"gs:', *(f'"{name}"'.encode() for name in sorted(_NAMES - _ADDRESSES)))
-_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")
 
 
 def kept_member(members: Mapping[str, Any]) -> str:
@@ -50,18 +46,6 @@ def kept_member(members: Mapping[str, Any]) -> str:
             if isinstance(member, (dict, list)) and not _is_opaque(lowered, member):
                 rest.append(member)
     return ""
-
-
-def is_as_seen(body: bytes, members: Mapping[str, Any]) -> bool:
-    """Whether a body can show nobody anything kept that its members do not show us.
-
-    JSON lets a name occur twice. We see the last; others may take the first.
-    """
-    # Written as the official SDKs write it: nothing occurs twice.
-    if orjson.dumps(members) == body:
-        return True
-    lowered = body.lower()
-    return not any(mark in lowered for mark in _MARKS) and _ESCAPED_LETTER.search(body) is None
 
 
 def _is_kept(name: str, member: Any) -> bool:

@@ -1,5 +1,6 @@
 """Members that bodies of every format have, read strictly."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -9,6 +10,8 @@ import orjson
 from services.common.errors import InvalidRequestError
 
 MODEL_LENGTH_MAX = 256
+# Nothing longer is looked through for names that occur twice.
+LOOKED_THROUGH_BYTES_MAX = 64 * 1024
 PROJECT_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _Kind = TypeVar("_Kind")
 
@@ -21,6 +24,38 @@ def parse_members(body: bytes) -> dict[str, Any]:
         raise InvalidRequestError("the body", f"is not valid JSON: {error.msg}") from error
     if not isinstance(members, dict):
         raise InvalidRequestError("the body", "must be a JSON object")
+    return members
+
+
+def write_members(members: Mapping[str, Any]) -> bytes:
+    """Raises InvalidRequestError when they are nested too deeply to be written."""
+    try:
+        return orjson.dumps(members)
+    except TypeError as error:
+        raise InvalidRequestError("the body", "must not be nested deeper than 250 levels") from error
+
+
+def is_read_alike(body: bytes, written: bytes) -> bool:
+    """Whether everybody reads in a body what we do. `written` is the body as we would write it.
+
+    JSON lets a name occur twice in an object; we take the last, others may take the first. False for a body that is
+    too long to be looked through, unless it is written as the official SDKs write.
+    """
+    if body == written:
+        return True
+    if len(body) > LOOKED_THROUGH_BYTES_MAX:
+        return False
+    try:
+        json.loads(body, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name occurs twice")
     return members
 
 

@@ -1,12 +1,15 @@
 """What a provider keeps for the holder of a key is named by its holder only: never with the platform's key."""
 
+import json
 from typing import Any
 
 import orjson
 import pytest
 
+from services.common.errors import InvalidRequestError
 from services.router.formats.endpoint import Endpoint
 from services.router.formats.exchange import Target
+from services.router.formats.members import LOOKED_THROUGH_BYTES_MAX
 from services.router.formats.native import NativeExchange
 from services.router.formats.registry import CHAT_COMPLETIONS, MESSAGES, RESPONSES
 
@@ -138,10 +141,14 @@ def test_what_only_looks_like_it_is_left_alone(endpoint: Endpoint, members: dict
     assert kept_member(endpoint, members) == ""
 
 
-def test_a_request_of_any_depth_can_be_looked_at() -> None:
-    deep = b'{"model": "m", "messages": [' + b'{"content": [' * 400 + b'{"file_id": "f"}' + b"]}" * 400 + b"]}"
+def test_a_deep_request_is_looked_at_and_one_that_nobody_could_write_is_refused() -> None:
+    def nested(depth: int) -> bytes:
+        return b'{"model": "m", "messages": [' + b"[" * depth + b'{"file_id": "f"}' + b"]" * depth + b"]}"
 
-    assert CHAT_COMPLETIONS.read(deep, {}).kept_member == "file_id"
+    assert CHAT_COMPLETIONS.read(nested(250), {}).kept_member == "file_id"
+    for depth in (260, 1_000, 100_000):
+        with pytest.raises(InvalidRequestError, match=r"^the body "):
+            CHAT_COMPLETIONS.read(nested(depth), {})
 
 
 def test_with_the_platforms_key_a_response_is_not_kept() -> None:
@@ -157,24 +164,32 @@ def test_with_the_platforms_key_a_response_is_not_kept() -> None:
         b'"store": true, "store": null',
         b'"Store": true, "Store": null',
         b'"st\\u006fre": true, "store": null',
+        b'"max_tokens": 100000, "max_tokens": 1',
         b'"messages": [{"content": [{"FILE_ID": "f"}]}]',
-        b'"messages": [{"content": [{"file\\u005fid": "f"}]}]',
         b'"messages": [{"content": [{"image_url": "file:///etc/passwd"}]}]',
+        b'"metadata": {"deep": [{"name": 1, "name": 2}]}',
     ],
 )
-def test_with_the_platforms_key_what_is_sent_is_what_was_looked_at(member: bytes) -> None:
+def test_with_the_platforms_key_nothing_is_sent_that_others_could_read_otherwise(member: bytes) -> None:
     """Of members of one name we see the last; a provider may see the first."""
     body = b'{"model": "m", ' + member + b', "messages": [{"role": "user", "content": "Hi"}]}'
     request = CHAT_COMPLETIONS.read(body, {})
 
     assert request.kept_member == ""
-    assert orjson.loads(sent(CHAT_COMPLETIONS, body, PLATFORM)) == dict(request.members)
     assert sent(CHAT_COMPLETIONS, body, PLATFORM) == orjson.dumps(dict(request.members))
     assert sent(CHAT_COMPLETIONS, body, OWN) is body
 
 
-@pytest.mark.parametrize("said", ["store the file_id of the container", "über", "naïve \u20ac"])
-def test_a_text_that_speaks_of_such_things_goes_on_byte_for_byte(said: str) -> None:
-    body = orjson.dumps({"messages": [{"role": "user", "content": said}], "model": "m"}, option=orjson.OPT_INDENT_2)
+@pytest.mark.parametrize("said", ["the file_id of the container", '{"store": 1, "store": 2}', "\u20ac"])
+@pytest.mark.parametrize("spelling", [{"indent": 2}, {"ensure_ascii": True}, {"separators": (",", ":")}], ids=str)
+def test_whatever_a_text_speaks_of_it_goes_on_byte_for_byte(said: str, spelling: dict[str, Any]) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": said}]}, **spelling).encode()
 
     assert sent(CHAT_COMPLETIONS, body, PLATFORM) is body
+
+
+def test_a_body_that_is_too_long_to_be_looked_through_is_written_anew() -> None:
+    body = b'{"model": "m", "messages": [{"content": "' + b"x" * LOOKED_THROUGH_BYTES_MAX + b'"}]}'
+
+    assert sent(CHAT_COMPLETIONS, body, PLATFORM) == body.replace(b": ", b":").replace(b", ", b",")
+    assert sent(CHAT_COMPLETIONS, body.replace(b" ", b""), PLATFORM) == body.replace(b" ", b"")

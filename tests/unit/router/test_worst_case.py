@@ -17,6 +17,7 @@ from services.router.worst_case import (
     OUTPUT_TOKENS_MAX,
     REFERRED_TOKENS_MAX,
     ROUNDING_PICO,
+    SEARCHED_TOKENS_MAX,
     TOOL_TOKENS_MAX,
     WRAPPING_TOKENS_MAX,
     bound_from_proto,
@@ -88,10 +89,39 @@ def test_an_image_counts_as_an_image_and_not_as_its_base64() -> None:
     assert worst(chat(parts, max_tokens=1))[1] == WRAPPING_TOKENS_MAX + IMAGE_TOKENS_MAX - len(url)
 
 
-def test_what_is_only_referred_to_may_be_as_long_as_a_context() -> None:
-    members = {"input": "go on", "previous_response_id": "resp_1", "max_output_tokens": 1}
+DOCUMENT = b'{"type":"document","source":{"type":"url","url":"https://example.com/a.pdf"}}'
+SEARCH = b'{"type":"web_search_20250305","name":"web_search"}'
 
-    assert worst(members, path="/v1/responses")[1] == WRAPPING_TOKENS_MAX + REFERRED_TOKENS_MAX
+
+def worst_of_bytes(part: bytes) -> int:
+    body = b'{"model":"claude","max_tokens":1,"messages":[{"role":"user","content":[' + part + b"]}]}"
+    bound = bound_from_proto(PriceBound(input_token="0.000001", media_input_token="0.000001"))
+    candidate = Candidate("anthropic", "claude", "claude")
+    request = ENDPOINT_BY_PATH["/v1/messages"].read(body, {})
+    return worst_case_pico(request, candidate, bound, payload_retained=False) // 10**6 - len(body)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(DOCUMENT, id="as SDKs write"),
+        pytest.param(DOCUMENT.replace(b'":', b'" :\n'), id="with spaces"),
+        pytest.param(DOCUMENT.replace(b"document", b"\\u0064ocument"), id="escaped"),
+        pytest.param(DOCUMENT.replace(b'{"type"', b'{"type":"text","type"'), id="of two types"),
+        pytest.param(b'{"type":"input_file","file\\u005furl":"https://example.com/a.pdf"}', id="an escaped name"),
+    ],
+)
+def test_what_is_only_referred_to_may_be_as_long_as_a_context_however_it_is_written(part: bytes) -> None:
+    assert worst_of_bytes(part) == WRAPPING_TOKENS_MAX + REFERRED_TOKENS_MAX
+
+
+@pytest.mark.parametrize("part", [SEARCH, SEARCH.replace(b"s", b"\\u0073")], ids=["as SDKs write", "escaped"])
+def test_searches_bring_what_they_find_however_they_are_written(part: bytes) -> None:
+    assert worst_of_bytes(part) == WRAPPING_TOKENS_MAX + SEARCHED_TOKENS_MAX
+
+
+def test_a_request_of_any_depth_can_be_estimated() -> None:
+    assert worst_of_bytes(b"[" * 200 + b'{"type":"image"}' + b"]" * 200) > 0
 
 
 def test_an_embedding_writes_nothing() -> None:
