@@ -179,7 +179,7 @@ class Calls:
         record.point_at(call.plan[0])
         credit_funded = any(planned.funding is Funding.CREDITS for planned in call.plan)
         cover = self._covers.cover_of(call)
-        await cover.take(call.plan[0])
+        await cover.open(call.plan[0])
         try:
             self._recorder.begin(record.wire, credit_funded=credit_funded)
         except DomainError:

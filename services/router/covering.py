@@ -64,16 +64,21 @@ class LeaseCover:
         # What the record names.
         self._named_pico = 0
 
-    async def take(self, planned: PlannedAttempt) -> None:
-        """Reserves, at the first attempt that credit pays for, what the dearest of them can cost.
+    async def open(self, first: PlannedAttempt) -> None:
+        """Reserves, at the first attempt that credit pays for, what covers all of them, else as many as it does.
 
-        Raises InsufficientCreditsError when the attempt cannot be covered, and UnavailableError when nobody can tell.
+        Raises InsufficientCreditsError when it covers none, and UnavailableError when nobody can tell.
         """
+        if first.funding is Funding.CREDITS:
+            await self._find_worst_cases()
+            await self._reserve()
+
+    async def take(self, planned: PlannedAttempt) -> None:
+        """Makes sure that an attempt is covered. Raises what `open` does, for this attempt."""
         if planned.funding is not Funding.CREDITS:
             return
         if not self._worst_cases:
-            await self._find_worst_cases()
-            await self._reserve(self._needed_pico(planned), max([each.pico for each in self._worst_cases]))
+            await self.open(planned)
         needed_pico = self._needed_pico(planned)
         if needed_pico > self._named_pico:
             raise CreditTooLowError(usd_from_pico(needed_pico), usd_from_pico(self._named_pico))
@@ -118,18 +123,18 @@ class LeaseCover:
             for each, bound in zip(candidates, bounds, strict=True)
         ]
 
-    async def _reserve(self, needed_pico: int, best_pico: int) -> None:
-        """What covers every attempt, else what covers this one."""
-        if best_pico == 0:
-            return
-        try:
-            reservation = await self._credit.reserve(self._spender, best_pico)
-        except InsufficientCreditsError:
-            if needed_pico == best_pico:
-                raise
-            if needed_pico == 0:
+    async def _reserve(self) -> None:
+        amounts_pico = sorted({each.pico for each in self._worst_cases})
+        while amounts_pico[-1] > 0:
+            try:
+                self._hold(await self._credit.reserve(self._spender, amounts_pico.pop()))
+            except InsufficientCreditsError:
+                if not amounts_pico:
+                    raise
+            else:
                 return
-            reservation = await self._credit.reserve(self._spender, needed_pico)
+
+    def _hold(self, reservation: Reservation) -> None:
         record = self._call.record
         self._reservation, self._named_pico = reservation, reservation.reserved_pico
         self._running[record.wire.request_id] = self

@@ -77,7 +77,7 @@ async def test_a_call_that_cannot_be_covered_is_refused_before_anybody_is_asked(
 ) -> None:
     key = with_credit(ledger, ledger.grant(), "0.005")
 
-    refused = await leasing.chat(key, max_tokens=1_000)
+    refused = await leasing.chat(key, model="gpt-4o-mini", max_tokens=1_000)
     covered = await leasing.chat(key, max_tokens=100)
 
     assert (refused.status, refused.json["error"]["code"]) == (402, "insufficient_credits")
@@ -107,6 +107,20 @@ async def test_calls_of_every_kind_are_refused_before_anybody_is_asked_when_they
 
     assert refused.status == 402
     assert (record.outcome, len(record.attempts), record.lease_id) == (usage_pb2.OUTCOME_REFUSED, 0, "")
+
+
+async def test_a_provider_that_credit_does_not_cover_is_passed_by_for_one_that_it_does(
+    leasing: Router, ledger: FakeLedger
+) -> None:
+    # Without a limit of the call's own, openai may write 131,072 tokens, and azure 5.
+    key = with_credit(ledger, ledger.grant(), "0.01")
+
+    answer = await leasing.chat(key)
+    record = await ledger.record(answer.request_id)
+
+    assert answer.status == 200
+    assert [attempt.provider for attempt in record.attempts] == ["azure"]
+    assert 0 < float(record.reserved) < 0.01
 
 
 async def test_what_a_call_did_not_cost_is_free_again_when_it_is_recorded(leasing: Router, ledger: FakeLedger) -> None:
@@ -204,7 +218,7 @@ async def test_a_call_beyond_a_spending_limit_is_a_402_that_says_whose_limit_it_
     key = ledger.grant(spending_limit=limit, api_key_id=key_id) if whose == "key" else ledger.grant()
     ledger.credit.limit_pico[key_id if whose == "key" else ledger.organization_of(key)] = pico_from_usd(limit.amount)
 
-    refused = await leasing.chat(key, max_tokens=1_000)
+    refused = await leasing.chat(key, model="gpt-4o-mini", max_tokens=1_000)
     covered = await leasing.chat(key, max_tokens=100)
 
     assert (refused.status, refused.json["error"]["code"]) == (402, "insufficient_credits")
