@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -31,9 +33,14 @@ LOOK_SECONDS = 1.0
 RULES_AT_ONCE = 200
 # A rule that needs longer shows it, and does not hold up the others.
 STATEMENT_TIMEOUT = "5s"
+# An organization whose rules have taken so long goes on when no other's are due.
+ORGANIZATION_SECONDS = 5.0
 EXPIRE_INTERVAL = timedelta(hours=1)
-TOO_SLOW = "adding up the window took too long; choose a shorter one"
+TOO_SLOW = "adding up the window takes too much; choose a shorter one"
 BROKEN = "the rule could not be evaluated; our log says why"
+
+# Of one question; to the writer these look like a database that is away.
+_TOO_MUCH = (errors.QueryCanceled, errors.OutOfMemory, errors.DiskFull, errors.ConfigurationLimitExceeded)
 
 log = logging.getLogger("tollgate.ledger.alerts")
 
@@ -61,6 +68,8 @@ class AlertEvaluator:
         self._clock = clock
         self._new_id = new_id
         self._interval = interval
+        # What the rules of each organization have taken since no other's were due.
+        self._seconds: defaultdict[UUID, float] = defaultdict(float)
 
     async def follow(self) -> None:
         """Looks every second for rules that are due, and every hour for alerts that have expired, for ever."""
@@ -70,7 +79,7 @@ class AlertEvaluator:
                 if self._clock() >= expire_time:
                     expire_time = self._clock() + EXPIRE_INTERVAL
                     await self._writer.run(lambda connection: alert_evaluation.expire(connection, self._clock()))
-                if await self.make_pass() == RULES_AT_ONCE:
+                if await self.make_pass():
                     continue
             except UnavailableError as error:
                 log.warning("alerts wait for the database: %s", error.message)
@@ -79,17 +88,30 @@ class AlertEvaluator:
                 log.exception("alerts failed")
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def make_pass(self) -> int:
-        """Evaluates what is due, up to the bound of a pass; returns how many rules were."""
-        now = self._clock()
-        due = await self._writer.run(lambda connection: alert_evaluation.find_due(connection, now, RULES_AT_ONCE))
-        ALERT_LAG_SECONDS.set((now - due[0][1]).total_seconds() if due else 0)
-        for spot, _ in due:
-            await self._evaluate(spot)
-        return len(due)
+    async def make_pass(self) -> bool:
+        """Evaluates what is due, up to the bounds of a pass; returns whether more may be due now."""
+        now, waiting = self._clock(), self._over_budget()
+        due = await self._writer.run(
+            lambda connection: alert_evaluation.find_due(connection, now, waiting, RULES_AT_ONCE)
+        )
+        evaluated = 0
+        for spot in due:
+            if self._seconds[spot.organization_id] < ORGANIZATION_SECONDS:
+                start = time.monotonic()
+                evaluated += await self._evaluate(spot)
+                self._seconds[spot.organization_id] += time.monotonic() - start
+        first_due = await self._writer.run(alert_evaluation.first_due)
+        ALERT_LAG_SECONDS.set(0 if first_due is None else max(0, (self._clock() - first_due).total_seconds()))
+        if not evaluated:
+            # Nothing is due, or other ledgers are at it.
+            self._seconds.clear()
+        return bool(waiting or self._over_budget()) or evaluated == RULES_AT_ONCE
 
-    async def _evaluate(self, spot: Spot) -> None:
-        """One rule. Whatever is wrong with it stays with it."""
+    def _over_budget(self) -> list[UUID]:
+        return [one for one, seconds in self._seconds.items() if seconds >= ORGANIZATION_SECONDS]
+
+    async def _evaluate(self, spot: Spot) -> bool:
+        """One rule; false when another ledger has it. Whatever is wrong with it stays with it."""
         try:
             evaluation = await self._writer.run(
                 lambda connection: evaluate(connection, spot, self._clock(), self._new_id, self._interval)
@@ -101,11 +123,13 @@ class AlertEvaluator:
             due_time = self._clock() + self._interval
             await self._writer.run(lambda connection: alert_evaluation.postpone(connection, spot, due_time, BROKEN))
             ALERT_EVALUATIONS.labels("broken").inc()
-            return
-        if evaluation is not None:
-            ALERT_EVALUATIONS.labels("failed" if evaluation.failed else "done").inc()
-            if evaluation.new_state is not None:
-                ALERTS.labels(evaluation.new_state.name.lower()).inc()
+            return True
+        if evaluation is None:
+            return False
+        ALERT_EVALUATIONS.labels("failed" if evaluation.failed else "done").inc()
+        if evaluation.new_state is not None:
+            ALERTS.labels(evaluation.new_state.name.lower()).inc()
+        return True
 
 
 def evaluate(
@@ -121,7 +145,7 @@ def evaluate(
             with connection.transaction():
                 connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
                 window, measured = _measure(connection, rule, now)
-        except errors.QueryCanceled:
+        except _TOO_MUCH:
             alert_evaluation.postpone(connection, spot, due_time, TOO_SLOW)
             return Evaluation(failed=True, new_state=None)
         standing = _standing(rule, measured, now, due_time)

@@ -78,14 +78,13 @@ class AlertKeeper:
                 return before, ""
             secret = new_webhook_secret() if change.makes_secret(before) else ""
             await self._change(store, after, secret)
-            rotated: Settings = {"webhook_secret": "rotated"} if secret else {}
             await self._log_rule(
                 connection,
                 caller,
                 "alert_rule.update",
                 after,
                 before=before.settings,
-                after={**after.settings, **rotated},
+                after={**after.settings, **_unshown(before, after, secret)},
             )
         return after, secret
 
@@ -158,6 +157,12 @@ class AlertKeeper:
             before=before,
             after=after,
         )
+
+
+def _unshown(before: AlertRule, after: AlertRule, secret: str) -> Settings:
+    """That something changed which the log must not show."""
+    changed = {"webhook_url": before.webhook_url != after.webhook_url, "webhook_secret": bool(secret)}
+    return {name: "changed" for name, is_changed in changed.items() if is_changed}
 
 
 def _no_webhooks() -> InvalidRequestError:

@@ -1,4 +1,7 @@
-"""Which figures a window of an alert rule is made of: whole days and hours in UTC, and calls at its edges. Pure."""
+"""What a window of an alert rule is made of: whole days and hours in UTC, calls at its edges; and when it is looked at.
+
+Pure.
+"""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple

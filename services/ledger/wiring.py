@@ -236,7 +236,7 @@ def _spare_the_collector() -> None:
 async def _check_schema(database: AsyncEngine) -> None:
     """Raises SettingError unless the database has what this program writes to."""
     async with database.connect() as connection:
-        found = (await connection.execute(text("SELECT to_regclass('ledger.usage_record')"))).scalar_one()
+        found = (await connection.execute(text("SELECT to_regclass('ledger.alert_delivery')"))).scalar_one()
     if found is None:
         raise SettingError(
             "TOLLGATE_DATABASE_URL: the schema is missing or old; run 'python -m services.ledger.storage.migrate'"

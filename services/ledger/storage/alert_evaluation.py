@@ -1,5 +1,6 @@
 """Which alert rules are due, and what an evaluation leaves behind. Works inside its caller's transaction."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -23,9 +24,11 @@ _RULE = ", ".join(name for name in alert_rule.columns.keys() if name != "sealed_
 _ALERT = tuple(alert.columns.keys())
 _IS_SPOT = "organization_id = %(organization_id)s AND alert_rule_id = %(alert_rule_id)s"
 _DUE = """
-    SELECT organization_id, alert_rule_id, due_time
-      FROM ledger.alert_rule WHERE NOT paused AND due_time <= %s ORDER BY due_time LIMIT %s
+    SELECT organization_id, alert_rule_id
+      FROM ledger.alert_rule
+     WHERE NOT paused AND due_time <= %s AND organization_id <> ALL(%s) ORDER BY due_time LIMIT %s
 """
+_FIRST_DUE = "SELECT min(due_time) FROM ledger.alert_rule WHERE NOT paused"
 _CLAIM = f"""
     SELECT {_RULE} FROM ledger.alert_rule
      WHERE {_IS_SPOT} AND NOT paused AND due_time <= %(now)s
@@ -62,10 +65,15 @@ _EXPIRED = """
 _EXPIRE = "DELETE FROM ledger.alert WHERE organization_id = %s AND create_time < %s"
 
 
-def find_due(connection: Connection, now: datetime, limit: int) -> list[tuple[Spot, datetime]]:
-    """Rules that are due and since when, those that wait longest first."""
-    rows = connection.execute(_DUE, (now, limit))
-    return [(Spot(organization_id, alert_rule_id), due_time) for organization_id, alert_rule_id, due_time in rows]
+def find_due(connection: Connection, now: datetime, without: Collection[UUID], limit: int) -> list[Spot]:
+    """Rules that are due, but for those of some organizations; those that wait longest first."""
+    return [Spot(*row) for row in connection.execute(_DUE, (now, list(without), limit))]
+
+
+def first_due(connection: Connection) -> datetime | None:
+    """When the rule that waits longest was due, or will be; None when there is none."""
+    row = connection.execute(_FIRST_DUE).fetchone()
+    return None if row is None else row[0]
 
 
 def claim(connection: Connection, spot: Spot, now: datetime) -> AlertRule | None:

@@ -332,21 +332,24 @@ async def test_the_audit_log_tells_what_was_done_to_rules_and_no_secret(ledger: 
     rule_id = made.alert_rule.alert_rule_id
     await change(ledger, key, rule_id, threshold="9")
     rotated = await change(ledger, key, rule_id, rotate_webhook_secret=True)
+    await change(ledger, key, rule_id, webhook_url=URL + "-too")
     await change(ledger, key, rule_id, threshold="9")
     await ledger.alerts.DeleteAlertRule(wire.DeleteAlertRuleRequest(alert_rule_id=rule_id), metadata=key)
 
     log = await ledger.accounts.ListAuditEntries(ListAuditEntriesRequest(subject=rule_id), metadata=key)
-    deleted, rotation, updated, created = log.audit_entries
+    deleted, moved, rotation, updated, created = log.audit_entries
 
-    assert [entry.action for entry in (created, updated, rotation, deleted)] == [
-        "alert_rule.create",
-        "alert_rule.update",
-        "alert_rule.update",
-        "alert_rule.delete",
+    assert [entry.action.removeprefix("alert_rule.") for entry in log.audit_entries] == [
+        "delete",
+        "update",
+        "update",
+        "update",
+        "create",
     ]
     assert created.after["webhook_host"] == "example.com"
     assert (dict(updated.before), dict(updated.after)) == ({"threshold": "5"}, {"threshold": "9"})
-    assert dict(rotation.after) == {"webhook_secret": "rotated"}
+    assert dict(rotation.after) == {"webhook_secret": "changed"}
+    assert dict(moved.after) == {"webhook_url": "changed"}
     assert deleted.before["threshold"] == "9"
     for private in (made.webhook_secret, rotated.webhook_secret, "very-private"):
         assert private not in str(log)

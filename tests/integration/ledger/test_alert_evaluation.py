@@ -249,6 +249,32 @@ async def test_a_rule_that_takes_too_long_stops_no_other_and_says_so(
     assert states(database, sound) == [FIRING]
 
 
+async def test_an_organization_whose_rules_take_long_lets_the_others_go_first(
+    database: Database, recorder: Recorder, organization_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = [add_rule(database, a_rule(organization_id, terms=P95)) for _ in range(3)]
+    other = add_organization(database)
+    quick = add_rule(database, a_rule(other))
+    await calls(recorder, other, 1, failed=True)
+    for rule in slow:
+        set_due(database, rule, now_in_utc() - MINUTE)
+
+    def sleep(connection: psycopg.Connection, *_: Any) -> Any:
+        return connection.execute("SELECT pg_sleep(60)").fetchone()
+
+    monkeypatch.setattr(alert_evaluating, "STATEMENT_TIMEOUT", "50ms")
+    monkeypatch.setattr(alert_evaluating, "ORGANIZATION_SECONDS", 0.05)
+    monkeypatch.setattr(alert_figures, "durations_of", sleep)
+    evaluated = []
+    with an_evaluator(database) as evaluator:
+        while await evaluator.make_pass():
+            errors = [standing(database, rule)["evaluation_error"] for rule in slow]
+            evaluated.append((errors.count(TOO_SLOW), states(database, quick)))
+
+    assert evaluated[0] == (1, [FIRING])
+    assert evaluated[-1] == (3, [FIRING])
+
+
 async def test_a_paused_rule_is_not_evaluated(database: Database, recorder: Recorder, organization_id: str) -> None:
     rule = add_rule(database, a_rule(organization_id, paused=True))
     await calls(recorder, organization_id, 3, failed=True)

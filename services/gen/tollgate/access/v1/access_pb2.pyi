@@ -34,7 +34,7 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_ORGANIZATION: _Scope.ValueType  # 3
     """Everything of one organization."""
     SCOPE_PROJECT: _Scope.ValueType  # 4
-    """Model calls and figures of one project."""
+    """Model calls, figures and alert rules of one project."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """How far a key reaches, widest first."""
@@ -48,7 +48,7 @@ SCOPE_OPERATOR: Scope.ValueType  # 2
 SCOPE_ORGANIZATION: Scope.ValueType  # 3
 """Everything of one organization."""
 SCOPE_PROJECT: Scope.ValueType  # 4
-"""Model calls and figures of one project."""
+"""Model calls, figures and alert rules of one project."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 @_typing.final
