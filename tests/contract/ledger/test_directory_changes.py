@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from services.ledger import directory_changes
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import INSIDE, OPERATOR, Ledger, bearer, refusal_of, running_ledger
 from tollgate.ledger.v1.account_service_pb2 import (
@@ -131,6 +132,20 @@ async def test_every_change_that_a_call_may_notice_is_told_by_every_ledger(
     await change(other_ledger, acme, key_id)
 
     await listener.hears(acme)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("LOOK_SECONDS_MAX", 0.0), ("CHANGES_MAX", 1)])
+async def test_what_was_seen_too_slowly_or_not_whole_is_not_told(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    await ledger.organization()
+    monkeypatch.setattr(directory_changes, limit, value)
+    listener = Listener(ledger.directory)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await listener.next()
+    listener.close()
 
 
 async def test_everybody_who_listens_is_told(ledger: Ledger, listener: Listener) -> None:
