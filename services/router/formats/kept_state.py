@@ -23,7 +23,7 @@ _DESCRIBED = frozenset({"audio", "prompt", "voice"})
 _STORE = "store"
 _ADDRESSES = frozenset({"url", "image_url", "file_url", "audio_url", "video_url"})
 # Where anybody can fetch things, or the thing itself.
-_OPEN_ADDRESS = re.compile(r"(?:data:|https?://(?!generativelanguage\.googleapis\.com/))", re.IGNORECASE)
+_OPEN_ADDRESS = re.compile(r"(?:data:|https?://(?![^/?#]*generativelanguage\.googleapis\.com))", re.IGNORECASE)
 # What is in them is the caller's own: schemas, arguments, labels.
 _OPAQUE = frozenset({"parameters", "schema", "input_schema", "arguments", "metadata", "headers"})
 

@@ -82,7 +82,7 @@ def test_a_response_names_what_it_asks_the_provider_to_look_up_or_to_keep(named:
                 "messages": user(
                     {
                         "type": "image_url",
-                        "image_url": {"url": "https://GenerativeLanguage.googleapis.com/v1beta/files/x"},
+                        "image_url": {"url": "https://GenerativeLanguage.googleapis.com:443/v1beta/files/x"},
                     }
                 )
             },
