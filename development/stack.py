@@ -105,6 +105,10 @@ class Stack:
             "TOLLGATE_DATABASE_URL": self._url_as("tollgate_ledger", admin_url),
             "GATEWAY_API_KEY": os.environ.get("GATEWAY_API_KEY") or secrets.operator_key,
             "TOLLGATE_PROVIDER_KEY_PUBLIC": secrets.provider_key_public,
+            "TOLLGATE_WEBHOOK_KEY": secrets.webhook_key,
+            # Whoever tries webhooks out has a receiver on this machine.
+            "TOLLGATE_WEBHOOK_HTTP_ALLOWED": "true",
+            "TOLLGATE_WEBHOOK_PRIVATE_ALLOWED": "true",
         }
         reporting = {"TOLLGATE_DATABASE_URL": self._url_as("tollgate_reporting", admin_url)}
         return [

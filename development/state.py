@@ -1,7 +1,8 @@
 """What a development run keeps between starts, under `.tollgate/`: data, logs, spool, secrets."""
 
+import base64
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,7 @@ class Secrets:
     database_password: str
     provider_key_public: str
     provider_key_private: str
+    webhook_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,13 @@ class State:
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
 
     def secrets(self) -> Secrets:
-        """The secrets of this folder, made the first time."""
+        """The secrets of this folder, made the first time, as are those that an older run did not know."""
         path = self.directory / "secrets.json"
-        if not path.exists():
-            write_private(path, orjson.dumps(_new_secrets(), option=orjson.OPT_INDENT_2))
-        return Secrets(**orjson.loads(path.read_bytes()))
+        kept = orjson.loads(path.read_bytes()) if path.exists() else {}
+        all_of_them = asdict(_new_secrets()) | kept
+        if all_of_them != kept:
+            write_private(path, orjson.dumps(all_of_them, option=orjson.OPT_INDENT_2))
+        return Secrets(**all_of_them)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -72,4 +76,5 @@ def _new_secrets() -> Secrets:
         database_password=secrets.token_urlsafe(32),
         provider_key_public=pair[PUBLIC_SETTING],
         provider_key_private=pair[PRIVATE_SETTING],
+        webhook_key=base64.b64encode(secrets.token_bytes(32)).decode(),
     )

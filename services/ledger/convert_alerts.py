@@ -134,6 +134,7 @@ def alert_event(alert: Alert) -> bytes:
         preserving_proto_field_name=True,
         always_print_fields_with_no_presence=True,
     )
+    data["request_count"] = alert.request_count  # printed without a point, as the gateway does
     event = {"type": f"alert.{alert.state.name.lower()}", "timestamp": data["create_time"], "data": data}
     return orjson.dumps(event)
 

@@ -156,7 +156,7 @@ def new_state() -> Iterator[State]:
 
 @pytest.fixture(scope="session")
 async def stack(state: State) -> AsyncIterator[Stack]:
-    stack = Stack(state, Addresses.free())
+    stack = Stack(state, Addresses.free(), {"TOLLGATE_ALERT_INTERVAL_SECONDS": "1"})
     try:
         await stack.start()
         yield stack

@@ -77,6 +77,7 @@ async def test_a_receiver_hears_that_a_rule_fires_and_that_it_ceases_to(ledger: 
     assert (data["threshold"], data["request_count"], data["window_minutes"]) == ("50", 3, 5)
     assert (data["display_name"], data["organization_id"], data["project_id"]) == ("Errors", acme, "")
     assert data["create_time"] == firing.event["timestamp"]
+    assert b'"request_count":3.0' not in firing.body
     assert "delivery" not in data
     assert resolved.event["data"]["value"] == "50"
 
