@@ -11,8 +11,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from services.common.uuid7 import new_uuid7
-from services.ledger.alert_rules import AlertRule, AlertStanding, AlertTerms
+from services.ledger.alert_rules import Alert, AlertRule, AlertStanding, AlertTerms
 from services.ledger.alert_states import AlertComparison, AlertMetric, AlertState
+from services.ledger.storage import alert_evaluation
 from services.ledger.storage.alert_rows import alert_rule_to_row
 from tests.conftest import Database
 from tests.usage_builders import now_in_utc
@@ -74,3 +75,25 @@ def rows_of(database: Database, table: str, rule: AlertRule) -> list[dict[str, A
     )
     with psycopg.connect(database.ledger_url, row_factory=dict_row) as connection:
         return connection.execute(statement, (rule.alert_rule_id,)).fetchall()
+
+
+def add_alert(database: Database, rule: AlertRule) -> Alert:
+    """A change of its state that is to be delivered."""
+    now = now_in_utc()
+    alert = Alert(
+        alert_id=new_uuid7(),
+        alert_rule_id=rule.alert_rule_id,
+        organization_id=rule.organization_id,
+        project_id=rule.project_id,
+        display_name=rule.display_name,
+        terms=rule.terms,
+        state=AlertState.FIRING,
+        value=Decimal(75),
+        request_count=4,
+        window_start_time=now - timedelta(minutes=rule.terms.window_minutes),
+        window_end_time=now,
+        create_time=now,
+    )
+    with psycopg.connect(database.ledger_url) as connection:
+        alert_evaluation.add_alert(connection, alert, is_delivered=True)
+    return alert

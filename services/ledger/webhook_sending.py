@@ -134,7 +134,7 @@ class WebhookSender:
 
     async def _rest(self) -> None:
         """Until something may be done again: a second, or less where a place becomes free."""
-        if len(self._running) < DELIVERIES_AT_ONCE:
-            await asyncio.sleep(LOOK_SECONDS)
-        else:
+        if self._running:
             await asyncio.wait(self._running, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(LOOK_SECONDS)

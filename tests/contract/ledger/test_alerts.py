@@ -126,6 +126,7 @@ async def test_alerts_are_listed_from_the_newest_page_by_page_and_filtered(ledge
     assert await alerts_of(ledger.alerts, key, from_time=moment) == found[:2]
     assert await alerts_of(ledger.alerts, key, to_time=moment) == found[2:]
     assert await alerts_of(ledger.alerts, OPERATOR, organization_id=acme) == found
+    assert await alerts_of(ledger.alerts, OPERATOR, alert_rule_id=rule.alert_rule_id) == found
 
 
 async def test_alerts_are_nobody_elses_and_stay_when_the_rule_is_deleted(ledger: WholeLedger) -> None:
