@@ -2,10 +2,12 @@
 
 Every text token is at least one byte of the request, so a request has at most as many tokens as bytes, and some more
 for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes
-say nothing; each counts as the most that a provider makes of one. What a request only refers to (a file elsewhere)
-can be as long as the context of a large model. Output is what the caller allows, or the model's maximum.
+say nothing; each counts as the most that a provider makes of one. What a request only refers to (a file elsewhere),
+or has compressed (a PDF), can be as long as the context of a large model. Output is what the caller allows, or the
+model's maximum.
 """
 
+import mimetypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -36,8 +38,12 @@ _ATTO_PER_PICO = 10**6
 # Everything else costs nothing.
 _CHARGED = (usage_pb2.OUTCOME_SUCCESS, usage_pb2.OUTCOME_CLIENT_GONE, usage_pb2.OUTCOME_CONTENT_REJECTED)
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_FILES = (b"file_url", b"fileUri", b'"type":"document"')
+_FILES = (b"file_url", b"file_data", b"fileUri", b'"type":"document"')
 _IMAGES = ("image_url", "input_image", "image")
+_IMAGE = "image/"
+# Where images are: in these members of a request, and in these of what is in them.
+_CONVERSATIONS = ("messages", "input")
+_CONTENTS = ("content", "output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +133,13 @@ def _may_hold_media(body: bytes) -> bool:
 
 
 def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:
-    tokens = len(request.body) + WRAPPING_TOKENS_MAX
+    # Whichever of the two is sent.
+    tokens = max(len(request.body), len(request.written)) + WRAPPING_TOKENS_MAX
     if "tools" in request.members or "functions" in request.members:
         tokens += TOOL_TOKENS_MAX
     if is_media:
-        for base64_length in _images(request.members):
-            tokens += _image_tokens_max(candidate.model) - base64_length
+        image_tokens = _image_tokens_max(candidate.model)
+        tokens += sum(_image_tokens(part, image_tokens, is_content) for part, is_content in _images(request.members))
     if is_media and any(word in request.written for word in _FILES):
         tokens += REFERRED_TOKENS_MAX
     return tokens
@@ -143,28 +150,35 @@ def _image_tokens_max(model: str) -> int:
     return next((most for family, most in IMAGE_TOKENS_MAX_OF.items() if model.startswith(family)), IMAGE_TOKENS_MAX)
 
 
-def _images(members: Mapping[str, Any]) -> Iterable[int]:
-    """How many characters of base64 each image of the request has, in whichever format; 0 where it is elsewhere."""
-    rest: list[Any] = [members]
+def _images(members: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], bool]]:
+    """Whatever looks like an image, in whichever format, and whether it is where images are: elsewhere it is text."""
+    rest: list[tuple[Any, bool]] = [(value, name in _CONVERSATIONS) for name, value in members.items()]
     while rest:
-        value = rest.pop()
+        value, is_content = rest.pop()
         if isinstance(value, list):
-            rest += value
+            rest += [(item, is_content) for item in value]
         elif isinstance(value, Mapping):
             if value.get("type") in _IMAGES:
-                yield _base64_length(value)
+                yield value, is_content
             else:
-                rest += value.values()
+                rest += [(item, is_content and name in _CONTENTS) for name, item in value.items()]
 
 
-def _base64_length(part: Mapping[str, Any]) -> int:
+def _image_tokens(part: Mapping[str, Any], tokens_max: int, is_content: bool) -> int:
+    """What it adds to its bytes; its base64 says nothing. As an image some providers take films and documents too."""
     where = part.get("image_url", part.get("source"))
-    if isinstance(where, Mapping):
-        data = where.get("data")
-        if isinstance(data, str):
-            return len(data)
-        where = where.get("url")
-    return len(where) if isinstance(where, str) and where.startswith("data:") else 0
+    if isinstance(where, Mapping) and isinstance(where.get("data"), str):
+        base64_length, media_type = len(where["data"]), str(where.get("media_type", _IMAGE))
+    else:
+        url = where.get("url") if isinstance(where, Mapping) else where
+        url = url if isinstance(url, str) else ""
+        is_data = url.startswith("data:")
+        base64_length = len(url) if is_data else 0
+        path = url.partition("#")[0].partition("?")[0]
+        media_type = url[5:] if is_data else mimetypes.guess_type(path)[0] or _IMAGE
+    if not media_type.startswith(_IMAGE):
+        return REFERRED_TOKENS_MAX
+    return tokens_max - base64_length if is_content else tokens_max
 
 
 def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candidate) -> tuple[int, int]:

@@ -89,6 +89,57 @@ def test_an_image_counts_as_an_image_and_not_as_its_base64() -> None:
     assert worst(chat(parts, max_tokens=1))[1] == WRAPPING_TOKENS_MAX + IMAGE_TOKENS_MAX - len(url)
 
 
+FAKE = {"type": "image", "source": {"type": "base64", "data": "word " * 10_000}}
+
+
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        pytest.param(
+            "/v1/messages",
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "input": {"a": FAKE}}]}]},
+            id="what a tool was called with",
+        ),
+        pytest.param(
+            "/v1/messages",
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "input": FAKE}]}]},
+            id="the same, as a whole",
+        ),
+        pytest.param(CHAT, chat() | {"metadata": {"content": FAKE}}, id="metadata"),
+        pytest.param(CHAT, chat() | {"response_format": {"messages": [FAKE]}}, id="a schema"),
+    ],
+)
+def test_what_only_looks_like_an_image_counts_with_all_its_bytes(path: str, members: dict[str, Any]) -> None:
+    beyond_bytes = worst({"max_tokens": 1, **members}, path=path)[1]
+
+    assert beyond_bytes == WRAPPING_TOKENS_MAX + IMAGE_TOKENS_MAX
+
+
+@pytest.mark.parametrize(
+    "url", ["data:application/pdf;base64,AAAA", "data:video/mp4;base64,AAAA", "https://example.com/a.mp4?b=c.png"]
+)
+def test_an_image_that_is_none_may_be_as_long_as_a_context(url: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+
+    assert worst(chat([part], max_tokens=1))[1] == WRAPPING_TOKENS_MAX + REFERRED_TOKENS_MAX
+
+
+@pytest.mark.parametrize("url", ["", "https://[", "data:", "https://example.com/a", 7, None])
+def test_whatever_stands_where_an_image_should_it_is_estimated(url: object) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+
+    assert worst(chat([part], max_tokens=1))[1] > 0
+
+
+def test_a_request_counts_with_its_bytes_as_they_are_sent() -> None:
+    body = b'{"model":"gpt-4o","max_tokens":1,"messages":[],"seeds":[' + b",".join([b"1e15"] * 100) + b"]}"
+    request = ENDPOINT_BY_PATH[CHAT].read(body.replace(b"[]", b'[{"role":"user","content":"hi"}]'), {})
+    bound = bound_from_proto(PriceBound(input_token="0.000001"))
+    candidate = Candidate("openai", "gpt-4o", "gpt-4o")
+
+    assert worst_case_pico(request, candidate, bound, payload_retained=False) // 10**6 >= len(request.written)
+
+
 DOCUMENT = b'{"type":"document","source":{"type":"url","url":"https://example.com/a.pdf"}}'
 SEARCH = b'{"type":"web_search_20250305","name":"web_search"}'
 
@@ -109,6 +160,7 @@ def worst_of_bytes(part: bytes) -> int:
         pytest.param(DOCUMENT.replace(b"document", b"\\u0064ocument"), id="escaped"),
         pytest.param(DOCUMENT.replace(b'{"type"', b'{"type":"text","type"'), id="of two types"),
         pytest.param(b'{"type":"input_file","file\\u005furl":"https://example.com/a.pdf"}', id="an escaped name"),
+        pytest.param(b'{"type":"file","file":{"file_data":"data:application/pdf;base64,AAAA"}}', id="compressed"),
     ],
 )
 def test_what_is_only_referred_to_may_be_as_long_as_a_context_however_it_is_written(part: bytes) -> None:
