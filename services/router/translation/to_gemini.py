@@ -109,7 +109,10 @@ def _image(url: object) -> dict[str, Any]:
     media = chat.media_in_url(url)
     if media is not None:
         return _inline(media)
-    media_type, _ = mimetypes.guess_type(urlsplit(str(url)).path)
+    try:
+        media_type, _ = mimetypes.guess_type(urlsplit(str(url)).path)
+    except ValueError as error:
+        raise InvalidRequestError("messages", "has an image whose url is none") from error
     return {"fileData": {"fileUri": url, **({"mimeType": media_type} if media_type else {})}}
 
 

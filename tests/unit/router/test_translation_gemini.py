@@ -181,6 +181,11 @@ def test_an_effort_is_a_level_or_a_budget(effort: str, by_budget: bool, thinking
             "messages",
             id="a file there",
         ),
+        pytest.param(
+            saying({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://["}}]}),
+            "messages",
+            id="an image nowhere",
+        ),
     ],
 )
 def test_what_cannot_be_said_is_named(members: dict[str, Any], field: str) -> None:
