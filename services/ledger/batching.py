@@ -13,6 +13,8 @@ JOIN_SECONDS = 0.005
 # A batch that has this many waits no longer.
 JOIN_SIZE = 1_000
 BATCH_SIZE_MAX = 2_000
+# One is being written; the next, once it is full, is made ready meanwhile.
+BATCHES_AT_ONCE = 2
 # About two seconds of work.
 QUEUE_SIZE_MAX = 30_000
 DEADLINE_SECONDS = 30.0
@@ -31,13 +33,19 @@ class _Waiting(Generic[ItemT, ResultT]):
 
 
 class Batcher(Generic[ItemT, ResultT]):
-    """Hands items to `write`, as many at once as came while it was busy. Lives from `start` to `close`."""
+    """Hands items to `write`, as many at once as came while it was busy. Lives from `start` to `close`.
+
+    `write` is called in the order of arrival, and once more while it is busy where that many wait: what it does before
+    its turn comes, it does then.
+    """
 
     def __init__(self, write: Write[ItemT, ResultT]) -> None:
         self._write = write
         self._queue: deque[_Waiting[ItemT, ResultT]] = deque()
         self._queue_size = 0
-        self._arrived = asyncio.Event()
+        self._writing_count = 0
+        # Something arrived or was written, or the end has come.
+        self._changed = asyncio.Event()
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -60,7 +68,7 @@ class Batcher(Generic[ItemT, ResultT]):
         waiting = _Waiting(item, size, result)
         self._queue.append(waiting)
         self._queue_size += size
-        self._arrived.set()
+        self._changed.set()
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 return await result
@@ -70,22 +78,28 @@ class Batcher(Generic[ItemT, ResultT]):
     async def close(self) -> None:
         """Takes nothing new, writes what waits, and ends."""
         self._closed = True
-        self._arrived.set()
+        self._changed.set()
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if self._queue_size < JOIN_SIZE and not self._closed:
-                await asyncio.sleep(JOIN_SECONDS)
-            batch = self._take()
-            if not self._queue and not self._closed:
-                self._arrived.clear()
-            if batch:
-                await self._write_batch(batch)
-            elif self._closed:
-                return
+        async with asyncio.TaskGroup() as writing:
+            while self._queue or not self._closed:
+                if not self._is_due():
+                    self._changed.clear()
+                    await self._changed.wait()
+                    continue
+                if self._queue_size < JOIN_SIZE and not self._closed:
+                    await asyncio.sleep(JOIN_SECONDS)
+                if batch := self._take():
+                    self._writing_count += 1
+                    writing.create_task(self._write_batch(batch))
+
+    def _is_due(self) -> bool:
+        """Whether to begin a batch now, with what is there."""
+        if self._writing_count == 0:
+            return bool(self._queue)
+        return self._writing_count < BATCHES_AT_ONCE and self._queue_size >= JOIN_SIZE
 
     def _take(self) -> list[_Waiting[ItemT, ResultT]]:
         """The first that wait, up to a batch's size, but for those nobody waits for any more."""
@@ -105,6 +119,8 @@ class Batcher(Generic[ItemT, ResultT]):
             outcomes = await self._write([waiting.item for waiting in batch])
         except Exception as error:
             outcomes = [error] * len(batch)
+        self._writing_count -= 1
+        self._changed.set()
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if waiting.result.done():
                 continue

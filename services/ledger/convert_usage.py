@@ -7,16 +7,19 @@ from enum import IntEnum
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.common.errors import InvalidRequestError, TooLargeError
 from services.common.money import pico_from_usd
 from services.ledger.errors import SequenceGapError
 from services.ledger.pricing import Funding, Outcome, OutputImages, normalise
 from services.ledger.records import (
+    HASH_BYTES,
+    KIND_FIELDS,
     Attempt,
     Delivery,
     Endpoint,
+    Kind,
     Payload,
     Receipt,
     Received,
@@ -42,7 +45,6 @@ HTTP_STATUS_MAX = 999
 # Compressed.
 BODY_BYTES_MAX = 256 * 1024
 CONTENT_TYPE_LENGTH_MAX = 128
-HASH_BYTES = 16
 # Texts that were found to be in order, remembered.
 CHECKED_MAX = 16_384
 # Enough for a router that takes its zone's time for UTC: a wrong clock must not lose what clients were answered.
@@ -63,6 +65,8 @@ _FUNDINGS = {int(funding): funding for funding in Funding}
 _SOURCES = {int(source): source for source in UsageSource}
 # Whoever sends records for charging cannot say that they are not to be charged.
 _FLAGS: dict[int, RecordFlag] = {int(flag): flag for flag in RecordFlag if flag != RecordFlag.IMPORTED}
+_KIND = attrgetter(*KIND_FIELDS)
+_ATTEMPT = attrgetter(*Attempt.__annotations__)
 _QUANTITY_NAMES = RecordedUsage._fields[:-2]
 _QUANTITIES = attrgetter(*_QUANTITY_NAMES)
 
@@ -167,38 +171,51 @@ def _usage_record(message: usage_pb2.UsageRecord, window: _Window) -> UsageRecor
     request_id = message.request_id
     request_ms = _request_ms(request_id)
     start_us = _start_us(message, request_ms, window, flags)
-    outcome = _known(_OUTCOMES, message.outcome, "outcome")
     usage = _usage(message.usage, flags) if message.HasField("usage") else None
     # By position: names cost more than everything else about a value that is made this often.
     return UsageRecord(
         request_id,
         request_ms // _MS_PER_DAY,
-        _uuid(message.organization_id, "organization_id"),
-        _project_id(message.project_id, outcome is Outcome.REFUSED),
-        _uuid(message.api_key_id, "api_key_id"),
-        _known(_ENDPOINTS, message.endpoint, "endpoint"),
-        _word(message.requested_model, "requested_model", MODEL_LENGTH_MAX),
-        _word(message.model, "model", MODEL_LENGTH_MAX),
-        _word(message.provider, "provider", WORD_LENGTH_MAX),
         start_us,
         _whole(message.latency_ms, "latency_ms"),
         _whole(message.time_to_first_token_ms, "time_to_first_token_ms")
         if message.HasField("time_to_first_token_ms")
         else None,
-        outcome,
-        _whole(message.status, "status", HTTP_STATUS_MAX),
-        _word(message.error_type, "error_type", WORD_LENGTH_MAX),
-        _known(_FUNDINGS, message.funding, "funding"),
         usage,
-        _usage_source(message.usage_source, usage is not None),
-        _word(message.service_tier, "service_tier", WORD_LENGTH_MAX),
-        message.streamed,
-        message.cache_hit,
-        _word(message.workflow, "workflow", WORD_LENGTH_MAX),
         _metadata(message.metadata) if message.metadata else {},
         _attempts(message.attempts) if message.attempts else (),
         tuple(sorted(flags)) if flags else (),
-        message.payload_retained,
+        *_kind(_KIND(message), usage is not None),
+    )
+
+
+# Of a kind there are many calls, and what was found to be in order once is remembered.
+@lru_cache(maxsize=CHECKED_MAX)
+def _kind(sent: tuple[Any, ...], has_usage: bool) -> Kind:
+    # fmt: off
+    (
+        organization_id, project_id, api_key_id, endpoint, requested_model, model, provider, outcome, status,
+        error_type, funding, usage_source, service_tier, streamed, cache_hit, workflow, payload_retained,
+    ) = sent
+    # fmt: on
+    return (
+        _uuid(organization_id, "organization_id"),
+        _project_id(project_id, outcome == Outcome.REFUSED),
+        _uuid(api_key_id, "api_key_id"),
+        _known(_ENDPOINTS, endpoint, "endpoint"),
+        _word(requested_model, "requested_model", MODEL_LENGTH_MAX),
+        _word(model, "model", MODEL_LENGTH_MAX),
+        _word(provider, "provider", WORD_LENGTH_MAX),
+        _known(_OUTCOMES, outcome, "outcome"),
+        _whole(status, "status", HTTP_STATUS_MAX),
+        _word(error_type, "error_type", WORD_LENGTH_MAX),
+        _known(_FUNDINGS, funding, "funding"),
+        _usage_source(usage_source, has_usage),
+        _word(service_tier, "service_tier", WORD_LENGTH_MAX),
+        streamed,
+        cache_hit,
+        _word(workflow, "workflow", WORD_LENGTH_MAX),
+        payload_retained,
     )
 
 
@@ -302,20 +319,20 @@ def _usage_source(number: int, has_usage: bool) -> UsageSource:
 def _attempts(sent: Sequence[usage_pb2.Attempt]) -> tuple[Attempt, ...]:
     if len(sent) > ATTEMPTS_MAX:
         raise _ProblemError(f"attempts may have at most {ATTEMPTS_MAX} entries")
-    return tuple(
-        [
-            Attempt(
-                provider=_word(attempt.provider, "attempts.provider", WORD_LENGTH_MAX),
-                upstream_model=_word(attempt.upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
-                funding=_known(_FUNDINGS, attempt.funding, "attempts.funding"),
-                status=_whole(attempt.status, "attempts.status", HTTP_STATUS_MAX),
-                error_type=_word(attempt.error_type, "attempts.error_type", WORD_LENGTH_MAX),
-                start_offset_ms=_whole(attempt.start_offset_ms, "attempts.start_offset_ms"),
-                latency_ms=_whole(attempt.latency_ms, "attempts.latency_ms"),
-            )
-            for attempt in sent
-        ]
-    )
+    return tuple([_attempt(_ATTEMPT(attempt)) for attempt in sent])
+
+
+def _attempt(sent: tuple[Any, ...]) -> Attempt:
+    provider, upstream_model, funding, status, error_type, start_offset_ms, latency_ms = sent
+    return {
+        "provider": _word(provider, "attempts.provider", WORD_LENGTH_MAX),
+        "upstream_model": _word(upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
+        "funding": _known(_FUNDINGS, funding, "attempts.funding"),
+        "status": _whole(status, "attempts.status", HTTP_STATUS_MAX),
+        "error_type": _word(error_type, "attempts.error_type", WORD_LENGTH_MAX),
+        "start_offset_ms": _whole(start_offset_ms, "attempts.start_offset_ms"),
+        "latency_ms": _whole(latency_ms, "attempts.latency_ms"),
+    }
 
 
 def _metadata(sent: Mapping[str, str]) -> dict[str, str]:
@@ -325,18 +342,17 @@ def _metadata(sent: Mapping[str, str]) -> dict[str, str]:
     metadata = {key: sent[key] for key in sent}
     for key, value in metadata.items():
         _word(key, "metadata", METADATA_KEY_LENGTH_MAX)
-        _text(value, f"metadata.{key}", METADATA_VALUE_LENGTH_MAX)
+        if len(value) > METADATA_VALUE_LENGTH_MAX or "\0" in value:
+            _text(value, f"metadata.{key}", METADATA_VALUE_LENGTH_MAX)
     return metadata
 
 
-@lru_cache(maxsize=CHECKED_MAX)
 def _project_id(text: str, may_be_empty: bool) -> str:
     if not _PROJECT_ID.fullmatch(text) and (text or not may_be_empty):
         raise _ProblemError("project_id must be 1 to 64 letters, digits or ._:-")
     return text
 
 
-@lru_cache(maxsize=CHECKED_MAX)
 def _uuid(text: str, name: str) -> str:
     if not _UUID.fullmatch(text):
         raise _ProblemError(f"{name} must be a UUID in lower case")

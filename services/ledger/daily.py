@@ -8,13 +8,13 @@ from datetime import date
 from decimal import Decimal
 from typing import NamedTuple
 
-from services.ledger.pricing import CostLine, Line
+from services.ledger.journal import Charge
+from services.ledger.pricing import Line
 from services.ledger.records import PricedRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
 
 # Storage has a price of its own, which is in no version.
 NO_PRICE_VERSION = 0
-_US_PER_DAY = 86_400_000_000
 
 
 class MoneyKey(NamedTuple):
@@ -53,50 +53,49 @@ _FIGURES_OF_RECORDS = [
 Sums = list[int]
 
 
-def money_by_day(records: Iterable[PricedRecord]) -> dict[MoneyKey, Sums]:
+def money_by_day(groups: Mapping[HourKey, Iterable[PricedRecord]]) -> dict[MoneyKey, Sums]:
     """The cost lines of these records, by everything that a statement tells apart."""
     money: dict[MoneyKey, Sums] = {}
-    # What lines of like records have in common is put together once: there are many lines, and few keys.
-    of_calls: dict[tuple[object, ...], dict[tuple[object, ...], Sums]] = {}
-    for one in records:
-        record = one.record
-        call = (
-            record.organization_id,
-            record.start_us // _US_PER_DAY,
-            record.provider,
-            record.model,
-            record.funding,
-            one.price_version_id,
-        )
-        of_lines = of_calls.get(call)
-        if of_lines is None:
-            of_lines = of_calls[call] = {}
-        for line in one.priced.lines:
-            of_line = (line.line, line.charged, line.discount)
-            sums = of_lines.get(of_line)
-            if sums is None:
-                sums = of_lines[of_line] = money.setdefault(_money_key(one, line), [0] * len(MONEY))
-            sums[0] += 1
-            sums[1] += line.quantity
-            sums[2] += line.list_cost_pico
-            sums[3] += line.cost_pico
+    for key, records in groups.items():
+        # The rest of a line's key is that of its group, and is put together once.
+        of_lines: dict[tuple[int | None, Line, bool, Decimal], Sums] = {}
+        for one in records:
+            version_id = one.price_version_id
+            for line, quantity, _, discount, cost, list_cost, charged in one.priced.lines:
+                of_line = (version_id, line, charged, discount)
+                sums = of_lines.get(of_line)
+                if sums is None:
+                    sums = of_lines[of_line] = money.setdefault(_money_key(key, *of_line), [0] * len(MONEY))
+                sums[0] += 1
+                sums[1] += quantity
+                sums[2] += list_cost
+                sums[3] += cost
     return money
 
 
-def _money_key(one: PricedRecord, line: CostLine) -> MoneyKey:
-    record = one.record
-    version_id = None if line.line is Line.DATA_STORAGE else one.price_version_id
+def _money_key(key: HourKey, version_id: int | None, line: Line, charged: bool, discount: Decimal) -> MoneyKey:
     return MoneyKey(
-        record.organization_id,
-        record.start_time.date(),
-        record.provider,
-        record.model,
-        record.funding,
-        line.line,
-        line.charged,
-        NO_PRICE_VERSION if version_id is None else version_id,
-        line.discount,
+        key.organization_id,
+        key.hour.date(),
+        key.provider,
+        key.model,
+        key.funding,
+        line,
+        charged,
+        NO_PRICE_VERSION if version_id is None or line is Line.DATA_STORAGE else version_id,
+        discount,
     )
+
+
+def charges_in(money: Mapping[MoneyKey, Sums]) -> dict[str, Charge]:
+    """What each organization's credits pay for. Organizations that pay nothing are left out."""
+    charges: dict[str, list[int]] = {}
+    for key, (_, _, list_cost, cost) in money.items():
+        if key.charged and list_cost:
+            due = charges.setdefault(key.organization_id, [0, 0])
+            due[0] += cost
+            due[1] += list_cost
+    return {organization_id: Charge(*due) for organization_id, due in charges.items()}
 
 
 def records_by_day(hours: Mapping[HourKey, Figures]) -> dict[DayKey, Sums]:

@@ -77,9 +77,6 @@ class Charge:
     # The same before discounts.
     list_pico: int
 
-    def plus(self, charged_pico: int, list_pico: int) -> "Charge":
-        return Charge(self.charged_pico + charged_pico, self.list_pico + list_pico)
-
 
 def charge(due: Charge, balances: Balances) -> Postings:
     """Takes a charge from promotional credit, then prepaid credit; the rest is owed."""

@@ -5,7 +5,7 @@ Every ledger does this. A record that one of them is pricing is locked, so the o
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -14,14 +14,14 @@ from psycopg import Connection
 
 from services.common.errors import UnavailableError
 from services.common.uuid7 import new_uuid7
-from services.ledger.daily import money_by_day, records_by_day
-from services.ledger.journal import Balances, Charge, EntryKind, charge
+from services.ledger.daily import charges_in, money_by_day, records_by_day
+from services.ledger.journal import Balances, EntryKind, charge
 from services.ledger.metrics import PRICED_LATER
 from services.ledger.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError
 from services.ledger.recording import priced
 from services.ledger.records import PricedRecord
-from services.ledger.rollups import HourKey, add_up, spent_by_keys
+from services.ledger.rollups import HourKey, add_up, by_hour, spent_by_keys
 from services.ledger.storage import books, daily, leases, repricing, usage
 from services.ledger.storage.repricing import UnpricedPlace
 from services.ledger.storage.writer import DatabaseWriter
@@ -92,7 +92,7 @@ def price_places(connection: Connection, places: Sequence[UnpricedPlace], book: 
     """Prices records in one transaction, each once; returns how many."""
     with connection.transaction():
         found = repricing.lock_unpriced(connection, places)
-        hours = repricing.lock_hours(connection, sorted(add_up(found)))
+        hours = repricing.lock_hours(connection, sorted(by_hour(found)))
         pairs = [
             (before, after)
             for before in found
@@ -106,12 +106,14 @@ def price_places(connection: Connection, places: Sequence[UnpricedPlace], book: 
 
 def _write(connection: Connection, before: list[PricedRecord], after: list[PricedRecord], now: datetime) -> None:
     repricing.write_lines(connection, after)
-    hours = _added(add_up(before), add_up(after))
+    groups_before, groups_after = by_hour(before), by_hour(after)
+    hours = _added(add_up(groups_before), add_up(groups_after))
     usage.add_figures(connection, hours)
     daily.add_records(connection, records_by_day(hours))
     leases.add_spending(connection, spent_by_keys(hours))
-    daily.add_money(connection, _added(money_by_day(before), money_by_day(after)))
-    charges = _charges_added(before, after)
+    money = _added(money_by_day(groups_before), money_by_day(groups_after))
+    daily.add_money(connection, money)
+    charges = charges_in(money)
     batch_id = new_uuid7()
 
     def entry(organization_id: str, balances: Balances) -> books.Entry:
@@ -125,7 +127,7 @@ def _has_price(book: PriceBook, place: UnpricedPlace) -> bool:
 
 
 def _hour_of(record: PricedRecord) -> HourKey:
-    (key,) = add_up([record])
+    (key,) = by_hour([record])
     return key
 
 
@@ -147,15 +149,3 @@ def _added(before: Mapping[_Key, list[int]], after: Mapping[_Key, list[int]]) ->
         if any(more):
             added[key] = more
     return added
-
-
-def _charges_added(before: Iterable[PricedRecord], after: Iterable[PricedRecord]) -> dict[str, Charge]:
-    charges: dict[str, Charge] = {}
-    for sign, records in ((-1, before), (1, after)):
-        for one in records:
-            charged = [line for line in one.priced.lines if line.charged]
-            due = charges.get(one.record.organization_id, Charge(0, 0))
-            charges[one.record.organization_id] = due.plus(
-                sign * sum(line.cost_pico for line in charged), sign * sum(line.list_cost_pico for line in charged)
-            )
-    return {organization_id: due for organization_id, due in charges.items() if due != Charge(0, 0)}

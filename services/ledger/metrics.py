@@ -8,7 +8,7 @@ BATCH_RECORDS = Histogram(
     "Records written in one transaction.",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000),
 )
-BATCH_SECONDS = Histogram("tollgate_ledger_batch_seconds", "How long writing one batch took, retries included.")
+BATCH_SECONDS = Histogram("tollgate_ledger_batch_seconds", "How long one batch took, its turn and retries included.")
 WAITING_RECORDS = Gauge("tollgate_ledger_waiting_records", "Records that wait to be written.")
 EXPIRED_ROWS = Counter("tollgate_ledger_expired_rows_total", "Rows that expired and left the disk.", ("kind",))
 RETENTION_LEADER = Gauge("tollgate_ledger_retention_leader", "1 in the ledger that lets things expire.")

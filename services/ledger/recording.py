@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from services.ledger.records import (
     Delivery,
     PricedRecord,
     Receipt,
+    Received,
     RecordFlag,
     RecordResult,
     RecordStatus,
@@ -49,6 +50,8 @@ class UsageRecorder:
         self._ingest = ingest
         self._price_book = price_book
         self._clock = clock
+        # Of deliveries that are priced in parts.
+        self._turn = asyncio.Lock()
         self._batcher: Batcher[Delivery, Receipt] = Batcher(self._write)
 
     def start(self) -> None:
@@ -65,20 +68,21 @@ class UsageRecorder:
         Raises SequenceGapError when the producer skipped records, UnavailableError when the database is away or too
         much is waiting; delivering the same again is then right, and safe.
         """
-        book = self._price_book()
-        for number, received in enumerate(delivery.received, 1):
-            if received.record is not None:
-                try:
-                    received.priced = priced(received.record, book)
-                    # Now, while the writer waits for the database, and the record is at hand.
-                    received.row = pack_record(received.priced)
-                except AmountTooLargeError as error:
-                    received.record, received.problem = None, f"usage costs too much: {error}"
-            if number % RECORDS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        if len(delivery.received) <= RECORDS_AT_ONCE:
+            _price(delivery.received, self._price_book())
+        else:
+            # Side by side they would all be ready at the same late moment, and be written while nothing is priced.
+            async with self._turn:
+                await self._price_in_parts(delivery.received)
         receipt = await self._batcher.submit(delivery, _weight(delivery))
         _count(receipt)
         return receipt
+
+    async def _price_in_parts(self, received: Sequence[Received]) -> None:
+        book = self._price_book()
+        for start in range(0, len(received), RECORDS_AT_ONCE):
+            _price(received[start : start + RECORDS_AT_ONCE], book)
+            await asyncio.sleep(0)
 
     async def _write(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
         BATCH_RECORDS.observe(sum(len(delivery.received) for delivery in deliveries))
@@ -90,8 +94,9 @@ class UsageRecorder:
                 return [await self._write_one_by_one(delivery) for delivery in deliveries]
 
     async def _write_at_once(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
-        receipt_time = self._clock()
-        return await self._writer.run(lambda connection: self._ingest.record(connection, deliveries, receipt_time))
+        # Here, while the writer is busy with the batch before.
+        batch = self._ingest.prepare(deliveries)
+        return await self._writer.run(lambda connection: self._ingest.record(connection, batch, self._clock()))
 
     async def _write_one_by_one(self, delivery: Delivery) -> Receipt | DomainError:
         """Sets aside the record that cannot be stored, and records its neighbours."""
@@ -110,6 +115,17 @@ class UsageRecorder:
             results += outcome.results
             committed_sequence = outcome.committed_sequence
         return Receipt(results, committed_sequence)
+
+
+def _price(received: Iterable[Received], book: PriceBook) -> None:
+    for one in received:
+        if one.record is not None:
+            try:
+                one.priced = priced(one.record, book)
+                # Now, while the writer waits for the database, and the record is at hand.
+                one.row = pack_record(one.priced)
+            except AmountTooLargeError as error:
+                one.record, one.problem = None, f"usage costs too much: {error}"
 
 
 def _count(receipt: Receipt) -> None:

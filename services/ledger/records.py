@@ -12,6 +12,8 @@ from typing import NamedTuple, TypedDict
 
 from services.ledger.pricing import Funding, Outcome, OutputImages, PricedCall
 
+# Of the hash of a record's content.
+HASH_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -91,6 +93,17 @@ class UsageRecord(NamedTuple):
     request_id: str
     # Days since 1970, in UTC, of the time in the request id.
     request_day: int
+    # When the call arrived, in microseconds since 1970.
+    start_us: int
+    latency_ms: int
+    # None when there was no first token.
+    time_to_first_token_ms: int | None
+    # None when nothing is known of it, which is not the same as zero.
+    usage: RecordedUsage | None
+    metadata: dict[str, str]
+    attempts: tuple[Attempt, ...]
+    flags: tuple[RecordFlag, ...]
+    # From here on, what calls of one kind have in common.
     organization_id: str
     project_id: str
     api_key_id: str
@@ -99,30 +112,31 @@ class UsageRecord(NamedTuple):
     # Empty, like the provider, when none was tried.
     model: str
     provider: str
-    # When the call arrived, in microseconds since 1970.
-    start_us: int
-    latency_ms: int
-    # None when there was no first token.
-    time_to_first_token_ms: int | None
     outcome: Outcome
     status: int
     error_type: str
     funding: Funding
-    # None when nothing is known of it, which is not the same as zero.
-    usage: RecordedUsage | None
     usage_source: UsageSource
     service_tier: str
     streamed: bool
     cache_hit: bool
     workflow: str
-    metadata: dict[str, str]
-    attempts: tuple[Attempt, ...]
-    flags: tuple[RecordFlag, ...]
     payload_retained: bool
+
+    @property
+    def kind(self) -> "Kind":
+        return self[9:]
 
     @property
     def start_time(self) -> datetime:
         return _EPOCH + timedelta(microseconds=self.start_us)
+
+
+# The fields of a record from `organization_id` on.
+Kind = tuple[
+    str, str, str, Endpoint, str, str, str, Outcome, int, str, Funding, UsageSource, str, bool, bool, str, bool
+]
+KIND_FIELDS = UsageRecord._fields[9:]
 
 
 class PricedRecord(NamedTuple):
@@ -178,6 +192,16 @@ class Received:
     # As the database takes it, where that was prepared ahead; empty where not.
     row: bytes = b""
     payload: Payload | None = None
+    # What becomes of it, and why it could not be taken; as of the last try to write it.
+    status: RecordStatus = RecordStatus.RECORDED
+    reason: str = ""
+
+    def settle(self, status: RecordStatus, reason: str = "") -> None:
+        self.status, self.reason = status, reason
+
+    @property
+    def is_new(self) -> bool:
+        return self.status is RecordStatus.RECORDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

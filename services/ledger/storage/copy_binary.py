@@ -6,13 +6,17 @@ length, then their bytes.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from typing import TypeVar
 from uuid import UUID
 
 import orjson
 
+KeyT = TypeVar("KeyT")
+
+INT8_MAX = 2**63 - 1
 BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"
 NULL = b"\xff\xff\xff\xff"
@@ -22,7 +26,6 @@ _FORMATS = {"bool": "?", "int2": "h", "int4": "i", "int8": "q", "date": "i", "ti
 _ELEMENT_OIDS = {"bool": 16, "int8": 20, "int2": 21, "int4": 23}
 _NUMERIC_OID = 1700
 _NUMERIC_BASE = 10_000
-_INTEGER = struct.Struct("!ihhHH5H").pack
 _NUMERIC_NEGATIVE = 0x4000
 _LENGTH = struct.Struct("!i")
 _FIELD_COUNT = struct.Struct("!h")
@@ -140,16 +143,6 @@ def _unscaled(value: Decimal) -> tuple[int, int]:
     return unscaled, scale
 
 
-def integer_field(value: int) -> bytes:
-    """A whole number for a column of type numeric. For sums, of which hardly one is like another."""
-    if not 0 <= value < _NUMERIC_BASE**5:
-        return numeric_field(value)
-    high, low = divmod(value, _NUMERIC_BASE**2)
-    top, high = divmod(high, _NUMERIC_BASE**2)
-    # Zeros in front are dropped by whoever reads them.
-    return _INTEGER(18, 5, 4, 0, 0, top, *divmod(high, _NUMERIC_BASE), *divmod(low, _NUMERIC_BASE))
-
-
 def numeric_array(values: Sequence[Decimal | int]) -> bytes:
     if not values:
         return bytes_field(struct.pack("!iiI", 0, 0, _NUMERIC_OID))
@@ -161,6 +154,15 @@ def numeric_array(values: Sequence[Decimal | int]) -> bytes:
 def uuid_bytes(text: str) -> bytes:
     """For ids that come again and again: organizations and keys."""
     return UUID(text).bytes
+
+
+def in_rounds(sums: Mapping[KeyT, Sequence[int]]) -> list[Mapping[KeyT, Sequence[int]]]:
+    """The sums as addends that each fit into an int8. Nearly always one round, of the sums themselves."""
+    rounds: list[Mapping[KeyT, Sequence[int]]] = []
+    while beyond := {key: more for key, more in sums.items() if max(more) > INT8_MAX}:
+        rounds.append({key: [min(one, INT8_MAX) for one in more] for key, more in sums.items()})
+        sums = {key: [max(0, one - INT8_MAX) for one in more] for key, more in beyond.items()}
+    return [*rounds, sums]
 
 
 def timestamp_value(microseconds: int) -> int:

@@ -1,6 +1,6 @@
 """A day's money and a day's records, per organization, in PostgreSQL. Works inside its caller's transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 from psycopg import Connection
@@ -12,14 +12,16 @@ from services.ledger.storage.copy_binary import FixedFields
 _EPOCH_DAY = date(1970, 1, 1)
 _KEY = ", ".join(MoneyKey._fields)
 _COLUMNS = f"{_KEY}, {', '.join(MONEY)}"
+# Columns of fixed width come first: they are packed as one.
 _CREATE_STAGING = f"""
     CREATE TEMPORARY TABLE IF NOT EXISTS money_day_staging (
-        organization_id UUID, day DATE, provider TEXT, model TEXT, funding SMALLINT, line SMALLINT, charged BOOLEAN,
-        price_version_id BIGINT, discount NUMERIC, line_count BIGINT,
-        {", ".join(f"{name} NUMERIC" for name in MONEY[1:])}
+        organization_id UUID, day DATE, funding SMALLINT, line SMALLINT, charged BOOLEAN, price_version_id BIGINT,
+        {", ".join(f"{name} BIGINT" for name in MONEY)},
+        provider TEXT, model TEXT, discount NUMERIC
     ) ON COMMIT DELETE ROWS
 """
-_STAGE = f"COPY pg_temp.money_day_staging ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+_STAGE = "COPY pg_temp.money_day_staging FROM STDIN (FORMAT BINARY)"
+_CLEAR_STAGING = "TRUNCATE pg_temp.money_day_staging"
 # Sorted, so that two batches lock the rows they share in the same order.
 _ADD_MONEY = f"""
     INSERT INTO ledger.money_day ({_COLUMNS})
@@ -38,9 +40,7 @@ _ADD_RECORDS = f"""
        SET {", ".join(f"{name} = record_day.{name} + excluded.{name}" for name in RECORDS)}
 """  # noqa: S608 columns of ours
 _ROW_HEAD = copy_binary.row_head(len(MoneyKey._fields) + len(MONEY))
-_PLACE_FIELDS = FixedFields("uuid", "date")
-_LINE_FIELDS = FixedFields("int2", "int2", "bool", "int8")
-_INT8 = FixedFields("int8")
+_FIXED_FIELDS = FixedFields("uuid", "date", "int2", "int2", "bool", "int8", *["int8"] * len(MONEY))
 
 
 def prepare_session(connection: Connection) -> None:
@@ -50,26 +50,44 @@ def prepare_session(connection: Connection) -> None:
 
 def add_money(connection: Connection, money: Mapping[MoneyKey, Sums]) -> None:
     """Adds to the sums that are there. What is priced later is added then."""
-    if not money:
-        return
+    if money:
+        write_money(connection, pack_money(money))
+
+
+def pack_money(money: Mapping[MoneyKey, Sums]) -> list[bytes]:
+    """The sums as `write_money` takes them. A batch's sums may be larger than any of its amounts."""
+    return [_packed_money(one) for one in copy_binary.in_rounds(money)]
+
+
+def _packed_money(money: Mapping[MoneyKey, Sequence[int]]) -> bytes:
     rows = [copy_binary.BEGIN]
-    for key, (line_count, *amounts) in money.items():
+    for key, sums in money.items():
         rows += (
             _ROW_HEAD,
-            _PLACE_FIELDS(
-                copy_binary.uuid_bytes(key.organization_id), copy_binary.date_value((key.day - _EPOCH_DAY).days)
+            _FIXED_FIELDS(
+                copy_binary.uuid_bytes(key.organization_id),
+                copy_binary.date_value((key.day - _EPOCH_DAY).days),
+                key.funding,
+                key.line,
+                key.charged,
+                key.price_version_id,
+                *sums,
             ),
             copy_binary.text_field(key.provider),
             copy_binary.text_field(key.model),
-            _LINE_FIELDS(key.funding, key.line, key.charged, key.price_version_id),
             copy_binary.numeric_field(key.discount),
-            _INT8(line_count),
-            *map(copy_binary.integer_field, amounts),
         )
     rows.append(copy_binary.END)
-    with connection.cursor().copy(_STAGE) as copy:
-        copy.write(b"".join(rows))
-    connection.execute(_ADD_MONEY)
+    return b"".join(rows)
+
+
+def write_money(connection: Connection, rounds: Iterable[bytes]) -> None:
+    for number, packed in enumerate(rounds):
+        if number:
+            connection.execute(_CLEAR_STAGING)
+        with connection.cursor().copy(_STAGE) as copy:
+            copy.write(packed)
+        connection.execute(_ADD_MONEY)
 
 
 def add_records(connection: Connection, days: Mapping[DayKey, Sums]) -> None:

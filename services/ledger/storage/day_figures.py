@@ -4,9 +4,9 @@ Questions over whole days are answered from these. Works inside its caller's tra
 """
 
 import struct
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
+from functools import lru_cache
 
 from psycopg import Connection
 
@@ -71,10 +71,10 @@ def prepare_session(connection: Connection) -> None:
     connection.execute(_CREATE_STAGING)
 
 
-def add_durations(connection: Connection, days: Mapping[CallsKey, Durations]) -> None:
-    """Adds to the counts that are there."""
+def pack_durations(days: Mapping[CallsKey, Durations]) -> bytes:
+    """The counts as `add_durations` takes them; empty where there are none."""
     if not days:
-        return
+        return b""
     rows = [copy_binary.BEGIN]
     for key, durations in days.items():
         rows += (
@@ -85,9 +85,15 @@ def add_durations(connection: Connection, days: Mapping[CallsKey, Durations]) ->
             _counts_field(durations.time_to_first_token),
         )
     rows.append(copy_binary.END)
-    with connection.cursor().copy(_STAGE) as copy:
-        copy.write(b"".join(rows))
-    connection.execute(_ADD_DURATIONS)
+    return b"".join(rows)
+
+
+def add_durations(connection: Connection, packed: bytes) -> None:
+    """Adds to the counts that are there."""
+    if packed:
+        with connection.cursor().copy(_STAGE) as copy:
+            copy.write(packed)
+        connection.execute(_ADD_DURATIONS)
 
 
 def add_failures(connection: Connection, failures: Mapping[FailureKey, int]) -> None:
@@ -97,16 +103,23 @@ def add_failures(connection: Connection, failures: Mapping[FailureKey, int]) -> 
         connection.execute(_ADD_FAILURES, [list(column) for column in zip(*rows, strict=True)])
 
 
-def _counts_field(counts: Counter[int]) -> bytes:
+def _counts_field(counts: Mapping[int, int]) -> bytes:
     """An array whose subscripts are buckets, from the first that holds anything to the last."""
     if not counts:
         return copy_binary.bytes_field(struct.pack("!iiI", 0, 0, _INT4_OID))
-    first, last = min(counts), max(counts)
-    elements: list[int] = []
-    for bucket in range(first, last + 1):
-        elements += (4, counts[bucket])
-    length = last - first + 1
-    return copy_binary.bytes_field(struct.pack(f"!iiIii{2 * length}i", 1, 0, _INT4_OID, length, first, *elements))
+    first = min(counts)
+    length = max(counts) - first + 1
+    pack, width, elements = _counts_of_length(length)
+    elements = elements.copy()
+    for bucket, count in counts.items():
+        elements[2 * (bucket - first) + 1] = count
+    return pack(width, 1, 0, _INT4_OID, length, first, *elements)
+
+
+@lru_cache(maxsize=1_024)
+def _counts_of_length(length: int) -> tuple[Callable[..., bytes], int, list[int]]:
+    """How to pack so many counts: the packer, the width of the field, and the elements while all of them are zero."""
+    return struct.Struct(f"!iiiIii{2 * length}i").pack, 20 + 8 * length, [4, 0] * length
 
 
 # Expiry

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
@@ -11,14 +10,11 @@ from psycopg import Connection, errors
 
 from services.common.errors import DomainError
 from services.common.uuid7 import new_uuid7
-from services.ledger.daily import money_by_day, records_by_day
-from services.ledger.day_counts import durations_by_day, failures_by_day
 from services.ledger.errors import SequenceGapError
 from services.ledger.journal import Balances, Charge, EntryKind, charge
 from services.ledger.records import (
     Delivery,
     Payload,
-    PricedRecord,
     Receipt,
     Received,
     RecordFlag,
@@ -28,13 +24,12 @@ from services.ledger.records import (
     UsageRecord,
 )
 from services.ledger.retention import Place
-from services.ledger.rollups import add_up, spent_by_keys
-from services.ledger.storage import books, daily, day_figures, leases, partitions, usage
+from services.ledger.storage import books, leases, partitions, usage
+from services.ledger.storage.contents import Contents, PackedSums, PreparedBatch, in_order, priced_of
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
 from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
 from services.ledger.storage.partitions import Partition, Partitions
 from services.ledger.storage.payloads import copy_payloads
-from services.ledger.storage.usage import KeyOfRecord
 
 # What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
 # our checks; should it, then one record must not hold up all that come after it.
@@ -55,8 +50,16 @@ class Ingest:
     def __init__(self) -> None:
         self._partitions = Partitions()
 
+    @staticmethod
+    def prepare(deliveries: Sequence[Delivery]) -> PreparedBatch:
+        """What `record` takes. Raises CannotStoreError like it."""
+        try:
+            return PreparedBatch.of(deliveries)
+        except _CANNOT_STORE as error:
+            raise CannotStoreError(str(error)) from error
+
     def record(
-        self, connection: Connection, deliveries: Sequence[Delivery], receipt_time: datetime
+        self, connection: Connection, batch: PreparedBatch, receipt_time: datetime
     ) -> list[Receipt | DomainError]:
         """What became of each delivery, in their order.
 
@@ -65,7 +68,7 @@ class Ingest:
         """
         for tries_left in reversed(range(PARTITION_TRIES)):
             try:
-                return self._record(connection, deliveries, receipt_time)
+                return self._record(connection, batch, receipt_time)
             except _CANNOT_STORE as error:
                 self._partitions.forget()
                 if not (tries_left and _was_dropped(error)):
@@ -76,13 +79,12 @@ class Ingest:
         raise AssertionError("the last try returns or raises")
 
     def _record(
-        self, connection: Connection, deliveries: Sequence[Delivery], receipt_time: datetime
+        self, connection: Connection, batch: PreparedBatch, receipt_time: datetime
     ) -> list[Receipt | DomainError]:
-        received = [one for delivery in deliveries for one in delivery.received if one.record is not None]
-        keeping = find_keeping(connection, {one.record.organization_id for one in received if one.record is not None})
-        self._partitions.ensure(connection, _partitions(received, keeping))
+        keeping = find_keeping(connection, {organization_id for organization_id, _, _ in batch.places})
+        self._partitions.ensure(connection, _partitions(batch, keeping))
         with connection.transaction():
-            return _Batch(connection, receipt_time, keeping).record(deliveries)
+            return _Batch(connection, receipt_time, keeping).record(batch)
 
     def prepare_days(self, connection: Connection, today: date) -> None:
         """Makes the partitions of today and tomorrow, so that midnight finds its own."""
@@ -97,35 +99,6 @@ class Ingest:
             self._partitions.ensure(connection, [partitions.of_keys(day), partitions.of_detail(place)])
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A record that is no repeat by sequence, and what is found out about it."""
-
-    received: Received
-    # None and 0 without a producer.
-    log: Log | None
-    sequence: int
-    status: RecordStatus = RecordStatus.RECORDED
-    reason: str = ""
-
-    def reject(self, status: RecordStatus, reason: str) -> None:
-        self.status, self.reason = status, reason
-
-    @property
-    def is_new(self) -> bool:
-        return self.status is RecordStatus.RECORDED
-
-    @property
-    def is_rejected(self) -> bool:
-        return self.status >= RecordStatus.CONFLICT
-
-    @property
-    def priced(self) -> PricedRecord:
-        if self.received.priced is None:
-            raise ValueError(f"record {self.received.request_id} was not priced")
-        return self.received.priced
-
-
 class _Batch:
     """One transaction's worth of deliveries."""
 
@@ -137,113 +110,91 @@ class _Batch:
         self._batch_id: UUID = new_uuid7()
         self._cursors: dict[Log, int] = {}
 
-    def record(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
+    def record(self, batch: PreparedBatch) -> list[Receipt | DomainError]:
+        deliveries = batch.deliveries
         self._cursors = lock_cursors(self._connection, {log for log in map(_log_of, deliveries) if log is not None})
         before = dict(self._cursors)
-        admitted = self._admit(deliveries)
-        candidates = [one for taken in admitted.values() if isinstance(taken, list) for one in taken]
+        gaps = self._admit(deliveries)
+        admitted = [delivery for index, delivery in enumerate(deliveries) if index not in gaps]
 
-        self._reject_what_cannot_be_taken(candidates)
-        self._claim(candidates)
-        self._write([one for one in candidates if one.is_new])
+        self._claim([one for delivery in in_order(admitted) for one in delivery.received if one.is_new], batch.contents)
         # After the books, which whoever grants leases locks first too.
-        leases.settle(self._connection, filter(None, map(_reserved, candidates)))
-        set_aside(self._connection, map(_rejected, filter(_is_set_aside, candidates)), self._receipt_time)
+        leases.settle(self._connection, _reserved(admitted))
+        set_aside(self._connection, _rejected(admitted), self._receipt_time)
         advanced = {log: sequence for log, sequence in self._cursors.items() if sequence > before[log]}
         advance_cursors(self._connection, advanced)
-        return [self._outcome(delivery, admitted[index]) for index, delivery in enumerate(deliveries)]
+        return [gaps.get(index) or self._receipt(delivery) for index, delivery in enumerate(deliveries)]
 
-    def _admit(self, deliveries: Sequence[Delivery]) -> dict[int, list[_Candidate] | DomainError]:
-        """The candidates of each delivery, by its place. Those of one log go in the order of their sequence."""
-        admitted: dict[int, list[_Candidate] | DomainError] = {}
+    def _admit(self, deliveries: Sequence[Delivery]) -> dict[int, DomainError]:
+        """Finds repeats by sequence and what cannot be taken. Returns the deliveries before which some are missing."""
+        gaps: dict[int, DomainError] = {}
         for index, delivery in sorted(enumerate(deliveries), key=lambda pair: pair[1].first_sequence):
             log = _log_of(delivery)
-            if log is None:
-                admitted[index] = [_Candidate(received, None, 0) for received in delivery.received]
-                continue
-            committed = self._cursors[log]
-            if delivery.first_sequence > committed + 1:
-                admitted[index] = SequenceGapError(committed, delivery.first_sequence)
-                continue
-            numbered = enumerate(delivery.received, delivery.first_sequence)
-            admitted[index] = [_Candidate(received, log, number) for number, received in numbered if number > committed]
-            self._cursors[log] = max(committed, delivery.first_sequence + len(delivery.received) - 1)
-        return admitted
+            repeat_count = 0
+            if log is not None:
+                committed = self._cursors[log]
+                if delivery.first_sequence > committed + 1:
+                    gaps[index] = SequenceGapError(committed, delivery.first_sequence)
+                    continue
+                repeat_count = committed + 1 - delivery.first_sequence
+                self._cursors[log] = max(committed, delivery.first_sequence + len(delivery.received) - 1)
+            for place, received in enumerate(delivery.received):
+                if place < repeat_count:
+                    received.settle(RecordStatus.DUPLICATE)
+                elif received.record is None:
+                    received.settle(RecordStatus.INVALID, received.problem)
+                elif received.record.organization_id not in self._keeping:
+                    received.settle(RecordStatus.INVALID, "organization_id names no organization")
+                else:
+                    received.settle(RecordStatus.RECORDED)
+        return gaps
 
-    def _reject_what_cannot_be_taken(self, candidates: Iterable[_Candidate]) -> None:
-        for one in candidates:
-            if one.received.record is None:
-                one.reject(RecordStatus.INVALID, one.received.problem)
-            elif one.received.record.organization_id not in self._keeping:
-                one.reject(RecordStatus.INVALID, "organization_id names no organization")
-
-    def _claim(self, candidates: Iterable[_Candidate]) -> None:
+    def _claim(self, received: list[Received], prepared: Contents) -> None:
         """Tells new from duplicate from conflict, within the batch and against everything recorded before."""
-        firsts: dict[KeyOfRecord, _Candidate] = {}
-        repeats: list[tuple[KeyOfRecord, _Candidate]] = []
-        for one in candidates:
-            if not one.is_new:
-                continue
-            record = one.priced.record
-            key = KeyOfRecord(record.organization_id, record.request_day, record.request_id)
-            if firsts.setdefault(key, one) is not one:
-                repeats.append((key, one))
-        if not firsts:
+        contents = prepared if received == prepared.received else Contents.of(received)
+        if not contents.firsts:
             return
-
-        keys = sorted(firsts)
-        hashes = [firsts[key].received.content_hash for key in keys]
-        held = usage.claim_keys(self._connection, keys, hashes, self._batch_id)
+        held = usage.claim_keys(self._connection, contents.keys, self._batch_id)
         for key, content_hash in held.items():
-            _compare(firsts[key], content_hash)
-        for key, one in repeats:
-            _compare(one, held.get(key, firsts[key].received.content_hash))
+            _compare(contents.firsts[key], content_hash)
+        for key, repeat in contents.repeats:
+            _compare(repeat, held.get(key, contents.firsts[key].content_hash))
+        new = [one for key, one in contents.firsts.items() if key not in held]
+        if new:
+            self._write(new, contents.sums if not held else PackedSums.of(new))
 
-    def _write(self, new: Sequence[_Candidate]) -> None:
-        if not new:
-            return
-        records = [one.priced for one in new]
+    def _write(self, new: Sequence[Received], sums: PackedSums) -> None:
         usage.copy_records(self._connection, map(self._row, new), self._batch_id)
-        retained = [payload for one in new if (payload := self._payload(one)) is not None]
+        retained = [payload for one in new if one.payload is not None and (payload := self._payload(one)) is not None]
         if retained:
             copy_payloads(self._connection, retained)
-        hours = add_up(records)
-        usage.add_figures(self._connection, hours)
-        day_figures.add_durations(self._connection, durations_by_day(records))
-        day_figures.add_failures(self._connection, failures_by_day(records))
-        daily.add_records(self._connection, records_by_day(hours))
-        daily.add_money(self._connection, money_by_day(records))
-        leases.add_spending(self._connection, spent_by_keys(hours))
-        charges = _charges(records)
+        sums.add(self._connection)
         books.post(
             self._connection,
-            charges,
+            sums.charges,
             self._receipt_time,
-            lambda organization_id, balances: self._entry(charges[organization_id], balances),
+            lambda organization_id, balances: self._entry(sums.charges[organization_id], balances),
         )
 
-    def _row(self, one: _Candidate) -> tuple[int, bytes]:
+    def _row(self, one: Received) -> tuple[int, bytes]:
         """The retention class and the packed row."""
-        keeping = self._keeping[one.priced.record.organization_id]
-        return keeping.retention_class, one.received.row or usage.pack_record(one.priced)
+        priced = priced_of(one)
+        return self._keeping[priced.record.organization_id].retention_class, one.row or usage.pack_record(priced)
 
-    def _payload(self, one: _Candidate) -> tuple[int, UsageRecord, Payload] | None:
+    def _payload(self, one: Received) -> tuple[int, UsageRecord, Payload] | None:
         """What is retained of a record. Nothing once its organization wants that no more, whatever was sent."""
-        record, keeping = one.priced.record, self._keeping[one.priced.record.organization_id]
-        if one.received.payload is None or not keeping.payload_retained:
+        record = priced_of(one).record
+        keeping = self._keeping[record.organization_id]
+        if one.payload is None or not keeping.payload_retained:
             return None
-        return keeping.retention_class, record, one.received.payload
+        return keeping.retention_class, record, one.payload
 
     def _entry(self, due: Charge, balances: Balances) -> books.Entry:
         return books.Entry(EntryKind.USAGE, str(self._batch_id), charge(due, balances))
 
-    def _outcome(self, delivery: Delivery, admitted: list[_Candidate] | DomainError) -> Receipt | DomainError:
-        if isinstance(admitted, DomainError):
-            return admitted
-        repeats = delivery.received[: len(delivery.received) - len(admitted)]
-        results = [RecordResult(received.request_id, RecordStatus.DUPLICATE) for received in repeats]
-        results += [RecordResult(one.received.request_id, one.status, one.reason) for one in admitted]
+    def _receipt(self, delivery: Delivery) -> Receipt:
         log = _log_of(delivery)
+        results = [RecordResult(one.request_id, one.status, one.reason) for one in delivery.received]
         return Receipt(results, 0 if log is None else self._cursors[log])
 
 
@@ -251,26 +202,15 @@ def _log_of(delivery: Delivery) -> Log | None:
     return None if delivery.producer_id is None else Log(delivery.producer_id, delivery.epoch)
 
 
-def _partitions(received: Iterable[Received], keeping: Mapping[str, Keeping]) -> set[Partition]:
+def _partitions(batch: PreparedBatch, keeping: Mapping[str, Keeping]) -> set[Partition]:
     """Where these records go. A key's day is that of its id, which is all that a repeat is known by."""
-    key_days: set[int] = set()
-    places: set[tuple[int, int]] = set()
-    payload_places: set[tuple[int, int]] = set()
-    for one in received:
-        record = one.record
-        if record is None:
-            continue
-        key_days.add(record.request_day)
-        kept = keeping.get(record.organization_id)
-        if kept is not None:
-            place = (kept.retention_class, usage.start_day(record))
-            places.add(place)
-            if one.payload is not None:
-                payload_places.add(place)
+    kept = {place: keeping[place[0]].retention_class for place in batch.places if place[0] in keeping}
+    detail = {Place(retention_class, usage.date_of(day)) for (_, _, day), retention_class in kept.items()}
+    payloads = {Place(kept[place], usage.date_of(place[2])) for place in batch.payload_places if place in kept}
     return {
-        *(partitions.of_keys(usage.date_of(day)) for day in key_days),
-        *(partitions.of_detail(Place(one, usage.date_of(day))) for one, day in places),
-        *(partitions.of_payloads(Place(one, usage.date_of(day))) for one, day in payload_places),
+        *(partitions.of_keys(usage.date_of(day)) for day in {day for _, day, _ in batch.places}),
+        *map(partitions.of_detail, detail),
+        *map(partitions.of_payloads, payloads),
     }
 
 
@@ -279,47 +219,35 @@ def _was_dropped(error: Exception) -> bool:
     return isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
 
 
-def _compare(one: _Candidate, stored_hash: bytes) -> None:
-    if one.received.content_hash == stored_hash:
-        one.status = RecordStatus.DUPLICATE
+def _compare(one: Received, stored_hash: bytes) -> None:
+    if one.content_hash == stored_hash:
+        one.settle(RecordStatus.DUPLICATE)
     else:
-        one.reject(RecordStatus.CONFLICT, "request_id belongs to another record")
+        one.settle(RecordStatus.CONFLICT, "request_id belongs to another record")
 
 
-def _charges(records: Iterable[PricedRecord]) -> dict[str, Charge]:
-    """What each organization's credits pay for. Organizations that pay nothing are left out."""
-    charged_pico: dict[str, int] = {}
-    list_pico: dict[str, int] = {}
-    for one in records:
-        organization_id = one.record.organization_id
-        before_discounts = 0
-        for line in one.priced.lines:
-            if line.charged:
-                before_discounts += line.list_cost_pico
-        if before_discounts:
-            list_pico[organization_id] = list_pico.get(organization_id, 0) + before_discounts
-            charged_pico[organization_id] = charged_pico.get(organization_id, 0) + one.priced.charged_pico
-    return {organization_id: Charge(charged_pico[organization_id], due) for organization_id, due in list_pico.items()}
+def _reserved(deliveries: Iterable[Delivery]) -> list[Reserved]:
+    """What records had reserved. Those that were there already have freed it."""
+    return [
+        one.reserved
+        for delivery in deliveries
+        for one in delivery.received
+        if one.reserved is not None and one.status is not RecordStatus.DUPLICATE
+    ]
 
 
-def _is_set_aside(one: _Candidate) -> bool:
-    """Who imports has the record still, and would fill our disk with what is wrong with it."""
-    record = one.received.record
-    return one.is_rejected and (record is None or RecordFlag.IMPORTED not in record.flags)
-
-
-def _reserved(one: _Candidate) -> Reserved | None:
-    """What a record had reserved. One that is there already has freed it."""
-    return None if one.status is RecordStatus.DUPLICATE else one.received.reserved
-
-
-def _rejected(one: _Candidate) -> Rejected:
-    log = one.log
-    return Rejected(
-        status=one.status,
-        reason=one.reason,
-        content=one.received.content,
-        producer_id=None if log is None else log.producer_id,
-        epoch=0 if log is None else log.epoch,
-        sequence=one.sequence,
-    )
+def _rejected(deliveries: Iterable[Delivery]) -> list[Rejected]:
+    """What is set aside. Who imports has the record still, and would fill our disk with what is wrong with it."""
+    return [
+        Rejected(
+            status=one.status,
+            reason=one.reason,
+            content=one.content,
+            producer_id=delivery.producer_id,
+            epoch=delivery.epoch,
+            sequence=delivery.first_sequence + place if delivery.producer_id is not None else 0,
+        )
+        for delivery in deliveries
+        for place, one in enumerate(delivery.received)
+        if one.status >= RecordStatus.CONFLICT and (one.record is None or RecordFlag.IMPORTED not in one.record.flags)
+    ]

@@ -12,7 +12,7 @@ from psycopg.rows import namedtuple_row
 from services.ledger.pricing import CostLine, Funding, Line, Outcome, OutputImages, PricedCall
 from services.ledger.records import Endpoint, PricedRecord, RecordedUsage, RecordFlag, UsageRecord, UsageSource
 from services.ledger.rollups import HourKey
-from services.ledger.storage.usage import key_of
+from services.ledger.storage.usage import day_of_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -126,7 +126,7 @@ def _line_columns(priced: PricedCall) -> tuple[list[Any], ...]:
 def _from_row(row: Any) -> PricedRecord:
     record = UsageRecord(
         request_id=str(row.request_id),
-        request_day=key_of(str(row.organization_id), str(row.request_id)).request_day,
+        request_day=day_of_id(str(row.request_id)),
         organization_id=str(row.organization_id),
         project_id=row.project_id,
         api_key_id=str(row.api_key_id),

@@ -1,16 +1,17 @@
 """Record keys, usage records and hourly figures in PostgreSQL. Works inside its caller's transaction."""
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
 
 from services.ledger.pricing import CostLine, Line
-from services.ledger.records import PricedRecord, RecordedUsage, UsageRecord
+from services.ledger.records import HASH_BYTES, Kind, PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.rollups import FIGURES, Figures, HourKey
 from services.ledger.storage import copy_binary, daily, day_figures
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields
@@ -22,18 +23,9 @@ _MS_PER_DAY = 86_400_000
 _US_PER_DAY = _MS_PER_DAY * 1_000
 
 
-class KeyOfRecord(NamedTuple):
-    """What makes a record the one it is. Sorts as the database sorts it."""
-
-    organization_id: str
-    # Days since 1970, in UTC, of the time in the request id.
-    request_day: int
-    request_id: str
-
-
-def key_of(organization_id: str, request_id: str) -> KeyOfRecord:
-    milliseconds = int(request_id[:8] + request_id[9:13], 16)
-    return KeyOfRecord(organization_id, milliseconds // _MS_PER_DAY, request_id)
+def day_of_id(request_id: str) -> int:
+    """The day in UTC, in days since 1970, of the time in a request id."""
+    return int(request_id[:8] + request_id[9:13], 16) // _MS_PER_DAY
 
 
 def start_day(record: UsageRecord) -> int:
@@ -50,22 +42,22 @@ def date_of(days: int) -> date:
 
 _CREATE_STAGING = """
     CREATE TEMPORARY TABLE IF NOT EXISTS record_key_staging (
-        organization_id UUID, request_day DATE, request_id UUID, content_hash BYTEA, batch_id UUID
+        organization_id UUID, request_day DATE, request_id UUID, content_hash BYTEA
     ) ON COMMIT DELETE ROWS;
 """
 _STAGE_KEYS = "COPY pg_temp.record_key_staging FROM STDIN (FORMAT BINARY)"
 # The update changes nothing; it makes the row that is there come back, and waits for whoever is writing it.
 _CLAIM_KEYS = """
     INSERT INTO ledger.record_key (organization_id, request_day, request_id, content_hash, batch_id)
-    SELECT organization_id, request_day, request_id, content_hash, batch_id
+    SELECT organization_id, request_day, request_id, content_hash, %s
       FROM pg_temp.record_key_staging
      ORDER BY 1, 2, 3
     ON CONFLICT (organization_id, request_day, request_id) DO UPDATE SET content_hash = record_key.content_hash
     RETURNING organization_id, request_id, content_hash, batch_id
 """
-_KEY_ROW_HEAD = copy_binary.row_head(5)
-_KEY_FIELDS = FixedFields("uuid", "date", "uuid")
-_UUID_FIELD = FixedFields("uuid")
+_DAY = struct.Struct("!I").pack
+_KEY_FIELD_COUNT = 4
+_KEY_ROW = struct.Struct(f"!h i16s ii i16s i{HASH_BYTES}s").pack
 
 
 def prepare_session(connection: Connection) -> None:
@@ -76,42 +68,47 @@ def prepare_session(connection: Connection) -> None:
     day_figures.prepare_session(connection)
 
 
-def claim_keys(
-    connection: Connection, keys: Sequence[KeyOfRecord], content_hashes: Sequence[bytes], batch_id: UUID
-) -> dict[KeyOfRecord, bytes]:
-    """Claims the keys, which are sorted and distinct, for this batch.
+def key_bytes(record: UsageRecord) -> bytes:
+    """What makes a record the one it is: organization, day of the id, and id. Sorts as the database does."""
+    return (
+        copy_binary.uuid_bytes(record.organization_id)
+        + _DAY(record.request_day)
+        + bytes.fromhex(record.request_id.replace("-", ""))
+    )
+
+
+def pack_keys(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Keys as `key_bytes` makes them, sorted and distinct, each with its content hash; as `claim_keys` takes them."""
+    rows = [copy_binary.BEGIN]
+    for key, content_hash in keys:
+        day = copy_binary.date_value(int.from_bytes(key[16:20]))
+        rows.append(_KEY_ROW(_KEY_FIELD_COUNT, 16, key[:16], 4, day, 16, key[20:], HASH_BYTES, content_hash))
+    rows.append(copy_binary.END)
+    return b"".join(rows)
+
+
+def claim_keys(connection: Connection, packed: bytes, batch_id: UUID) -> dict[bytes, bytes]:
+    """Claims keys for this batch.
 
     Returns those that another batch holds, with the content hash it holds them by. Waits for batches that are writing
     any of them right now.
     """
-    batch_field = _UUID_FIELD(batch_id.bytes)
-    rows = [copy_binary.BEGIN]
-    for (organization_id, day, request_id), content_hash in zip(keys, content_hashes, strict=True):
-        rows += (
-            _KEY_ROW_HEAD,
-            _KEY_FIELDS(
-                copy_binary.uuid_bytes(organization_id),
-                copy_binary.date_value(day),
-                bytes.fromhex(request_id.replace("-", "")),
-            ),
-            copy_binary.bytes_field(content_hash),
-            batch_field,
-        )
-    _copy(connection, _STAGE_KEYS, rows)
+    with connection.cursor().copy(_STAGE_KEYS) as copy:
+        copy.write(packed)
     return _held_by_others(connection, batch_id)
 
 
-def _held_by_others(connection: Connection, batch_id: UUID) -> dict[KeyOfRecord, bytes]:
-    result = connection.cursor(binary=True).execute(_CLAIM_KEYS).pgresult
+def _held_by_others(connection: Connection, batch_id: UUID) -> dict[bytes, bytes]:
+    result = connection.cursor(binary=True).execute(_CLAIM_KEYS, (batch_id,)).pgresult
     if result is None:
         raise RuntimeError("a statement that returns rows returned nothing")
-    held: dict[KeyOfRecord, bytes] = {}
+    held: dict[bytes, bytes] = {}
     # A thousand rows come back and next to none matters, so the driver is not asked to convert them.
     for row in range(result.ntuples):
         if result.get_value(row, 3) != batch_id.bytes:
             organization_id, request_id, content_hash = (result.get_value(row, column) or b"" for column in range(3))
-            key = key_of(str(UUID(bytes=organization_id)), str(UUID(bytes=request_id)))
-            held[key] = content_hash
+            day = int.from_bytes(request_id[:6]) // _MS_PER_DAY
+            held[organization_id + _DAY(day) + request_id] = content_hash
     return held
 
 
@@ -120,23 +117,22 @@ def _held_by_others(connection: Connection, batch_id: UUID) -> dict[KeyOfRecord,
 # All but the first two are known before the transaction begins.
 _COLUMNS = """
     retention_class, batch_id,
-    request_day, organization_id, request_id, api_key_id, start_time, endpoint, outcome, funding, usage_source, status,
-    streamed, cache_hit, payload_retained, unpriced, latency_ms, saved_pico, charged_pico,
+    organization_id, api_key_id, endpoint, outcome, funding, usage_source, status, streamed, cache_hit,
+    payload_retained, project_id, workflow, requested_model, model, provider, error_type, service_tier,
+    request_day, request_id, start_time, latency_ms, unpriced, saved_pico, charged_pico,
     cost_pico, price_version_id, time_to_first_token_ms,
     input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, input_audio_tokens,
     cached_input_audio_tokens, input_image_tokens, reasoning_tokens, output_image_tokens, output_audio_tokens,
     input_images, web_searches, output_images, cached_input_image_tokens,
-    project_id, workflow, requested_model, model, provider, error_type, service_tier,
     flags, discount, metadata, attempts, output_image_kinds,
     line, line_charged, line_unit_price, line_discount, line_quantity, line_cost_pico, line_list_cost_pico
 """
 _COPY_RECORDS = f"COPY ledger.usage_record ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
 _RECORD_ROW_HEAD = copy_binary.row_head(_COLUMNS.count(",") + 1)
 _PLACE_FIELDS = FixedFields("int2", "uuid")
-_RECORD_FIELDS = FixedFields(
-    *("date", "uuid", "uuid", "uuid", "timestamptz"),
-    *("int2", "int2", "int2", "int2", "int2", "bool", "bool", "bool", "bool", "int4", "int8", "int8"),
-)
+_KIND_FIELDS = FixedFields("uuid", "uuid", *["int2"] * 5, *["bool"] * 3)
+_RECORD_FIELDS = FixedFields("date", "uuid", "timestamptz", "int4", "bool", "int8", "int8")
+_COST_FIELDS = FixedFields("int8", "int8")
 _USAGE_FIELDS = FixedFields(*["int8"] * 14)
 _NO_USAGE = copy_binary.NULL * 15
 _INT4, _INT8 = FixedFields("int4"), FixedFields("int8")
@@ -157,7 +153,9 @@ def copy_records(connection: Connection, records: Iterable[tuple[int, bytes]], b
         if head is None:
             head = heads[retention_class] = _RECORD_ROW_HEAD + _PLACE_FIELDS(retention_class, batch_id.bytes)
         rows += (head, packed)
-    _copy(connection, _COPY_RECORDS, rows)
+    rows.append(copy_binary.END)
+    with connection.cursor().copy(_COPY_RECORDS) as copy:
+        copy.write(b"".join(rows))
 
 
 def pack_record(priced_record: PricedRecord) -> bytes:
@@ -166,42 +164,24 @@ def pack_record(priced_record: PricedRecord) -> bytes:
 
 
 def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
-    record, priced = priced_record.record, priced_record.priced
+    record, priced, version_id, discount = priced_record
+    first_token_ms = record.time_to_first_token_ms
     return (
+        _kind_fields(record.kind),
         _RECORD_FIELDS(
             copy_binary.date_value(start_day(record)),
-            copy_binary.uuid_bytes(record.organization_id),
             bytes.fromhex(record.request_id.replace("-", "")),
-            copy_binary.uuid_bytes(record.api_key_id),
             copy_binary.timestamp_value(record.start_us),
-            record.endpoint,
-            record.outcome,
-            record.funding,
-            record.usage_source,
-            record.status,
-            record.streamed,
-            record.cache_hit,
-            record.payload_retained,
-            priced.unpriced,
             record.latency_ms,
+            priced.unpriced,
             priced.saved_pico,
             priced.charged_pico,
         ),
-        copy_binary.NULL if priced.cost_pico is None else _INT8(priced.cost_pico),
-        copy_binary.NULL if priced_record.price_version_id is None else _INT8(priced_record.price_version_id),
-        copy_binary.NULL if record.time_to_first_token_ms is None else _INT4(record.time_to_first_token_ms),
+        _cost_fields(priced.cost_pico, version_id),
+        copy_binary.NULL if first_token_ms is None else _INT4(first_token_ms),
         _NO_USAGE if record.usage is None else _usage_fields(record.usage),
-        _names(
-            record.project_id,
-            record.workflow,
-            record.requested_model,
-            record.model,
-            record.provider,
-            record.error_type,
-            record.service_tier,
-        ),
         _FLAGS(record.flags) if record.flags else _NO_FLAGS,
-        copy_binary.numeric_field(priced_record.discount),
+        copy_binary.numeric_field(discount),
         copy_binary.jsonb_field(record.metadata) if record.metadata else _EMPTY_OBJECT,
         copy_binary.jsonb_field(record.attempts),
         _output_image_kinds(record.usage),
@@ -210,9 +190,28 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
 
 
 @lru_cache(maxsize=8_192)
-def _names(*names: str) -> bytes:
+def _kind_fields(kind: Kind) -> bytes:
     """What calls of one kind have in common."""
-    return b"".join(map(copy_binary.text_field, names))
+    # fmt: off
+    (
+        organization_id, project_id, api_key_id, endpoint, requested_model, model, provider, outcome, status,
+        error_type, funding, usage_source, service_tier, streamed, cache_hit, workflow, payload_retained,
+    ) = kind
+    # fmt: on
+    fixed = _KIND_FIELDS(
+        copy_binary.uuid_bytes(organization_id),
+        copy_binary.uuid_bytes(api_key_id),
+        *(endpoint, outcome, funding, usage_source, status),
+        *(streamed, cache_hit, payload_retained),
+    )
+    names = (project_id, workflow, requested_model, model, provider, error_type, service_tier)
+    return fixed + b"".join(map(copy_binary.text_field, names))
+
+
+def _cost_fields(cost_pico: int | None, version_id: int | None) -> bytes:
+    if cost_pico is not None and version_id is not None:
+        return _COST_FIELDS(cost_pico, version_id)
+    return b"".join(copy_binary.NULL if value is None else _INT8(value) for value in (cost_pico, version_id))
 
 
 def _usage_fields(usage: RecordedUsage) -> bytes:
@@ -267,28 +266,21 @@ _ADD_HOURS = f"""
 _CLEAR_HOUR_STAGING = "TRUNCATE pg_temp.usage_hour_staging"
 _HOUR_ROW_HEAD = copy_binary.row_head(len(HourKey._fields) + len(FIGURES))
 _HOUR_FIELDS = FixedFields("uuid", "timestamptz", "uuid", "int2", *["int8"] * len(FIGURES))
-_INT8_MAX = 2**63 - 1
 
 
 def add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> None:
     """Adds to the figures that are there, by hour and by day."""
-    _add_figures(connection, hours)
-    # A batch's sums may be larger than any of its amounts; what does not fit is added in another round.
-    while rest := {key: _beyond(figures) for key, figures in hours.items() if max(figures) > _INT8_MAX}:
-        connection.execute(_CLEAR_HOUR_STAGING)
-        _add_figures(connection, rest)
-        hours = rest
+    write_figures(connection, pack_figures(hours))
 
 
-def _beyond(figures: Figures) -> Figures:
-    return [max(0, figure - _INT8_MAX) for figure in figures]
+def pack_figures(hours: Mapping[HourKey, Figures]) -> list[bytes]:
+    """The figures as `write_figures` takes them. A batch's sums may be larger than any of its amounts."""
+    return [_packed_figures(one) for one in copy_binary.in_rounds(hours)]
 
 
-def _add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> None:
-    """Of each figure, as much as fits."""
+def _packed_figures(hours: Mapping[HourKey, Sequence[int]]) -> bytes:
     rows = [copy_binary.BEGIN]
     for key, figures in hours.items():
-        fitting = figures if max(figures) <= _INT8_MAX else [min(figure, _INT8_MAX) for figure in figures]
         rows += (
             _HOUR_ROW_HEAD,
             _HOUR_FIELDS(
@@ -296,19 +288,22 @@ def _add_figures(connection: Connection, hours: Mapping[HourKey, Figures]) -> No
                 copy_binary.timestamp_value((key.hour - _EPOCH) // _MICROSECOND),
                 copy_binary.uuid_bytes(key.api_key_id),
                 key.funding,
-                *fitting,
+                *figures,
             ),
             copy_binary.text_field(key.project_id),
             copy_binary.text_field(key.model),
             copy_binary.text_field(key.provider),
             copy_binary.text_field(key.workflow),
         )
-    _copy(connection, _STAGE_HOURS, rows)
-    connection.execute(_ADD_HOURS)
-    connection.execute(day_figures.ADD_SUMS)
-
-
-def _copy(connection: Connection, statement: str, rows: list[bytes]) -> None:
     rows.append(copy_binary.END)
-    with connection.cursor().copy(statement) as copy:
-        copy.write(b"".join(rows))
+    return b"".join(rows)
+
+
+def write_figures(connection: Connection, rounds: Iterable[bytes]) -> None:
+    for number, packed in enumerate(rounds):
+        if number:
+            connection.execute(_CLEAR_HOUR_STAGING)
+        with connection.cursor().copy(_STAGE_HOURS) as copy:
+            copy.write(packed)
+        connection.execute(_ADD_HOURS)
+        connection.execute(day_figures.ADD_SUMS)

@@ -247,7 +247,7 @@ class Books:
         (received,) = delivery.received
         assert received.record is not None, received.problem
         received.priced = priced(received.record, PriceBook(PRICE_VERSIONS, self._discounts))
-        (receipt,) = self._ingest.record(self._connection, [delivery], receipt_time)
+        (receipt,) = self._ingest.record(self._connection, self._ingest.prepare([delivery]), receipt_time)
         assert isinstance(receipt, Receipt)
         assert [result.status for result in receipt.results] == [RecordStatus.RECORDED], receipt
 

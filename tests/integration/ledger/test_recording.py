@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from services.common.errors import DomainError, UnavailableError
 from services.ledger.errors import SequenceGapError
-from services.ledger.records import Delivery, Receipt, RecordFlag, RecordStatus
+from services.ledger.records import Receipt, RecordFlag, RecordStatus
+from services.ledger.storage.contents import PreparedBatch
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
@@ -416,9 +417,9 @@ class LosesAnAnswer(Ingest):
     lost = False
 
     def record(
-        self, connection: psycopg.Connection, deliveries: Sequence[Delivery], receipt_time: datetime
+        self, connection: psycopg.Connection, batch: PreparedBatch, receipt_time: datetime
     ) -> list[Receipt | DomainError]:
-        outcomes = super().record(connection, deliveries, receipt_time)
+        outcomes = super().record(connection, batch, receipt_time)
         if not self.lost:
             self.lost = True
             connection.close()

@@ -85,11 +85,15 @@ def test_numbers_come_back_exactly(connection: psycopg.Connection, number: int |
     assert found == number
 
 
-@pytest.mark.parametrize("number", [0, 1, 9_999, 10_000, 10**8, 10**12 + 1, 10**20 - 1, 10**20, 10**37, -1])
-def test_whole_numbers_come_back_as_they_are(connection: psycopg.Connection, number: int) -> None:
-    (found,) = stored(connection, "numeric", copy_binary.integer_field(number))
+@given(sums=st.dictionaries(st.integers(), st.lists(st.integers(-(2**62), 2**66), min_size=2, max_size=2)))
+def test_sums_of_any_size_are_added_in_rounds_that_fit_a_column(sums: dict[int, list[int]]) -> None:
+    rounds = copy_binary.in_rounds(sums)
 
-    assert f"{found:f}" == str(number)
+    added = {
+        key: [sum(column) for column in zip(*(one[key] for one in rounds if key in one), strict=True)] for key in sums
+    }
+    assert added == sums
+    assert all(one <= 2**63 - 1 for addends in rounds for values in addends.values() for one in values)
 
 
 @pytest.mark.parametrize(

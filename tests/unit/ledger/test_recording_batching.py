@@ -5,7 +5,7 @@ import pytest
 
 from services.common.errors import UnavailableError
 from services.ledger import batching
-from services.ledger.batching import BATCH_SIZE_MAX, QUEUE_SIZE_MAX, Batcher
+from services.ledger.batching import BATCH_SIZE_MAX, JOIN_SIZE, QUEUE_SIZE_MAX, Batcher
 
 
 class Store:
@@ -39,6 +39,12 @@ async def batcher(store: Store) -> AsyncIterator[Batcher[int, int]]:
     await running.close()
 
 
+async def _settled() -> None:
+    """Everybody has done what there is to do without the gate."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def test_what_comes_together_is_written_together(store: Store, batcher: Batcher[int, int]) -> None:
     results = await asyncio.gather(*(batcher.submit(item, 1) for item in (2, 4, 6)))
 
@@ -68,6 +74,37 @@ async def test_a_batch_has_a_largest_size(store: Store, batcher: Batcher[int, in
     await asyncio.gather(*(batcher.submit(2 * number, BATCH_SIZE_MAX // 2) for number in range(5)))
 
     assert [len(batch) for batch in store.batches] == [2, 2, 1]
+
+
+async def test_a_full_batch_is_made_ready_while_the_one_before_is_written_and_a_third_is_not(
+    store: Store, batcher: Batcher[int, int]
+) -> None:
+    store.gate.clear()
+    submitted = [asyncio.create_task(batcher.submit(item, JOIN_SIZE)) for item in (2, 4, 6)]
+    await _settled()
+
+    assert store.batches == [[2], [4]]
+
+    store.gate.set()
+    assert await asyncio.gather(*submitted) == [4, 8, 12]
+    assert store.batches == [[2], [4], [6]]
+
+
+async def test_what_does_not_fill_a_batch_joins_whatever_comes_while_another_is_written(
+    store: Store, batcher: Batcher[int, int]
+) -> None:
+    store.gate.clear()
+    submitted = [asyncio.create_task(batcher.submit(2, JOIN_SIZE))]
+    for item in (4, 6):
+        await _settled()
+        submitted.append(asyncio.create_task(batcher.submit(item, 1)))
+    await _settled()
+
+    assert store.batches == [[2]]
+
+    store.gate.set()
+    assert await asyncio.gather(*submitted) == [4, 8, 12]
+    assert store.batches == [[2], [4, 6]]
 
 
 async def test_what_is_larger_than_a_batch_is_written_alone(store: Store, batcher: Batcher[int, int]) -> None:

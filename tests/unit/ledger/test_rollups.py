@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from services.ledger.pricing import CostLine, Funding, Line, Outcome, PricedCall, Usage
 from services.ledger.records import Endpoint, PricedRecord, UsageRecord, UsageSource
-from services.ledger.rollups import FIGURES, HourKey, add_up
+from services.ledger.rollups import FIGURES, HourKey, add_up, by_hour
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOON_US = round(NOON.timestamp()) * 1_000_000
@@ -53,14 +53,14 @@ def a_priced_record(*lines: CostLine, unpriced: bool = False, **fields: Any) -> 
 
 def figures_of(*records: PricedRecord) -> dict[str, int]:
     """Of the only hour there is, without the zeros."""
-    (figures,) = add_up(records).values()
+    (figures,) = add_up(by_hour(records)).values()
     return {name: figure for name, figure in zip(FIGURES, figures, strict=True) if figure}
 
 
 def test_an_hour_runs_from_its_first_microsecond_to_its_last() -> None:
     one_o_clock = NOON_US + 3_600_000_000
 
-    hours = add_up([a_priced_record(start_us=time) for time in (NOON_US, one_o_clock - 1, one_o_clock)])
+    hours = add_up(by_hour([a_priced_record(start_us=time) for time in (NOON_US, one_o_clock - 1, one_o_clock)]))
 
     counts = [(key.hour, figures[0]) for key, figures in hours.items()]
     assert counts == [(NOON, 2), (NOON.replace(hour=13), 1)]
@@ -127,7 +127,7 @@ def test_figures_are_apart_for_everything_they_are_asked_by() -> None:
         "workflow": "other",
     }
 
-    hours = add_up([a_priced_record(), *(a_priced_record(**{name: value}) for name, value in fields.items())])
+    hours = add_up(by_hour([a_priced_record(), *(a_priced_record(**{name: value}) for name, value in fields.items())]))
 
     assert len(fields) == len(HourKey._fields)
     assert len(hours) == len(fields) + 1
@@ -142,4 +142,4 @@ def test_the_order_of_records_does_not_matter(costs: list[tuple[Line, int, bool]
     shuffled = list(records)
     order.shuffle(shuffled)
 
-    assert add_up(shuffled) == add_up(records)
+    assert add_up(by_hour(shuffled)) == add_up(by_hour(records))
