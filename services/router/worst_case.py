@@ -37,7 +37,12 @@ ROUNDING_PICO = 16
 _ATTO_PER_PICO = 10**6
 # Everything else costs nothing.
 _CHARGED = (usage_pb2.OUTCOME_SUCCESS, usage_pb2.OUTCOME_CLIENT_GONE, usage_pb2.OUTCOME_CONTENT_REJECTED)
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+# By another name than its endpoint has for it, a limit is one that providers may ignore.
+_LIMITS = {
+    EndpointNumber.CHAT_COMPLETIONS: ("max_tokens", "max_completion_tokens"),
+    EndpointNumber.RESPONSES: ("max_output_tokens",),
+    EndpointNumber.MESSAGES: ("max_tokens",),
+}
 _FILES = (b"file_url", b"file_data", b"fileUri", b'"type":"document"')
 _IMAGES = ("image_url", "input_image", "image")
 _IMAGE = "image/"
@@ -189,7 +194,7 @@ def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candi
     if number is EndpointNumber.IMAGE_GENERATIONS:
         return answers * GENERATED_IMAGE_TOKENS_MAX, answers
     asked = 0
-    for name in _LIMITS:
+    for name in _LIMITS[number]:
         if name in members:
             asked = max(asked, _count(members[name]))
     most = candidate.output_tokens_max or asked or OUTPUT_TOKENS_MAX

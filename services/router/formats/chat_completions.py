@@ -30,6 +30,9 @@ class ChatCompletions(Endpoint):
     def check(self, members: Mapping[str, Any]) -> None:
         if not isinstance(members.get("messages"), list) or not members["messages"]:
             raise InvalidRequestError("messages", "must be a list with at least one message")
+        # Some providers read a text or a fraction as a number, and give as many answers.
+        if optional_member(members, "n", int, 1) < 1:
+            raise InvalidRequestError("n", "must be a whole number from 1")
 
     def wants_usage(self, members: Mapping[str, Any]) -> bool:
         return optional_member(members, "stream_options", dict, {}).get("include_usage") is True

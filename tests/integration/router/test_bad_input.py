@@ -81,6 +81,9 @@ async def test_a_body_that_is_none_is_a_bad_request(router: Router, ledger: Fake
     [
         ("/v1/chat/completions", {"messages": "Hi"}, "messages"),
         ("/v1/chat/completions", {"model": 7}, "model"),
+        ("/v1/chat/completions", {"n": 2.0}, "n "),
+        ("/v1/chat/completions", {"n": "2"}, "n "),
+        ("/v1/chat/completions", {"n": 0}, "n "),
         ("/v1/responses", {"input": None}, "input"),
         ("/v1/responses", {"input": 7}, "input"),
         ("/v1/responses", {"background": True}, "background"),

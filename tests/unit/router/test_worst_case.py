@@ -69,6 +69,18 @@ def test_the_output_is_what_may_be_written(
     assert worst(chat(**members), output_tokens_max=output_tokens_max)[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "members"),
+    [
+        pytest.param(CHAT, chat(max_output_tokens=1), id="chat completions"),
+        pytest.param("/v1/responses", {"input": "hi", "max_tokens": 1}, id="responses"),
+        pytest.param("/v1/responses", {"input": "hi", "max_completion_tokens": 1}, id="responses, as in chat today"),
+    ],
+)
+def test_a_limit_by_the_name_of_another_endpoint_is_none(path: str, members: dict[str, Any]) -> None:
+    assert worst(members, path=path)[0] == OUTPUT_TOKENS_MAX
+
+
 def test_a_prompt_has_at_most_as_many_tokens_as_bytes() -> None:
     assert worst(chat(max_tokens=1))[1] == WRAPPING_TOKENS_MAX
 
