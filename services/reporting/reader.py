@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.errors import QueryCanceled
-from sqlalchemy import Row, Select, or_, select, text
+from sqlalchemy import Row, Select, bindparam, or_, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,16 +29,20 @@ from services.reporting.request_query import (
     one_request,
     payload_of_request,
 )
-from services.reporting.retention import Retention, retention_at
+from services.reporting.retention import RETENTION_OF_ALL, RETENTION_OF_ONE, Retention
 from services.reporting.summaries import ActivitySums, Breakdown, Dimension, FiguresRow
 from services.reporting.view import View
-from services.reporting.views import api_key, organization, project
+from services.reporting.views import api_key, project
 
 # One answer holds no more groups of figures; an answer made of them stays below the largest message.
 FIGURES_ROWS_MAX = 30_000
 # An export may take longer than anything else. Its transaction holds back what retention wants to drop.
 COPY_SECONDS = 900
 RowValue = TypeVar("RowValue")
+# Made once: making a statement takes longer than the answer to a small one.
+_PROJECT = select(project.c.project_id).where(
+    project.c.organization_id == bindparam("organization_id"), project.c.project_id == bindparam("project_id")
+)
 
 
 class WholeRequest(NamedTuple):
@@ -81,10 +85,9 @@ class Snapshot:
 
     async def retention(self, as_of: datetime) -> Retention | None:
         """How far back is shown. None when there is no organization."""
-        statement = retention_at(as_of)
-        if self._organization_id is not None:
-            statement = statement.where(organization.c.organization_id == self._organization_id)
-        row = (await self._connection.execute(statement)).one()
+        of_one = self._organization_id is not None
+        parameters = {"as_of": as_of} | ({"organization_id": self._organization_id} if of_one else {})
+        row = (await self._connection.execute(RETENTION_OF_ONE if of_one else RETENTION_OF_ALL, parameters)).one()
         return None if row.days is None else Retention(row.days, row.kept_since, row.detail_class)
 
     async def places(self, retention: Retention | None) -> Places:
@@ -95,10 +98,8 @@ class Snapshot:
 
     async def has_project(self, project_id: str) -> bool:
         """Whether the organization has this project."""
-        statement = select(project.c.project_id).where(
-            project.c.organization_id == self._organization_id, project.c.project_id == project_id
-        )
-        return (await self._connection.execute(statement)).first() is not None
+        parameters = {"organization_id": self._organization_id, "project_id": project_id}
+        return (await self._connection.execute(_PROJECT, parameters)).first() is not None
 
     async def has_api_key(self, api_key_id: UUID, project_id: str | None) -> bool:
         """Whether the organization has this key, and it may call for the project, if one is given."""
