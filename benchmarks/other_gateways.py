@@ -51,7 +51,7 @@ general_settings: {{master_key: {LITELLM_KEY}}}
 
 @contextmanager
 def running_portkey(directory: Path, listen: str, upstream: str) -> Iterator[int]:
-    """Its process id. Raises NotAvailableError."""
+    """Its process id. Raises NotAvailableError. It listens on every address, and cannot be told otherwise."""
     folder = _installed("portkey", PORTKEY, _install_portkey)
     program = folder / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
     command = ["node", str(program), f"--port={port_of(listen)}", "--headless"]

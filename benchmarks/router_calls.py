@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,19 +87,33 @@ class Gateway:
 
 async def measure(gateways: list[Gateway], direct: Caller) -> None:
     """The first is ours, the second the one that all are compared with."""
-    for gateway in gateways:
-        await gateway.warm_up()
-    for _ in range(ROUNDS):
-        for gateway in gateways:
-            await gateway.measure_round()
     ours, floor = gateways[:2]
+    gateways = await _those_that_can(Gateway.warm_up, gateways)
+    for _ in range(ROUNDS):
+        gateways = await _those_that_can(Gateway.measure_round, gateways)
     for gateway in gateways:
         report_cost(gateway, floor, is_ours=gateway is ours)
     without: dict[int, list[float]] = {}
-    for gateway in gateways:
-        await measure_latency(gateway, direct, without, is_ours=gateway is ours)
+    gateways = await _those_that_can(
+        lambda gateway: measure_latency(gateway, direct, without, is_ours=gateway is ours), gateways
+    )
     for gateway in gateways:
         await measure_memory(gateway, is_ours=gateway is ours)
+
+
+async def _those_that_can(step: Callable[[Gateway], Awaitable[None]], gateways: Sequence[Gateway]) -> list[Gateway]:
+    """Takes the step with each. Another gateway that fails calls is left out from then on; ours may not."""
+    able = []
+    for number, gateway in enumerate(gateways):
+        try:
+            await step(gateway)
+        except ExceptionGroup as error:
+            if number < 2:
+                raise
+            report_unmeasured(f"{gateway.name}: all that follows", f"it fails calls: {error.exceptions[0]!r}")
+        else:
+            able.append(gateway)
+    return able
 
 
 def report_cost(gateway: Gateway, floor: Gateway, *, is_ours: bool) -> None:
