@@ -82,10 +82,9 @@ class System:
         self._stack = stack
         self._client = client
         self._database = database
-        pids = {name: process.pid for name, process in stack.processes.items()}
         assert stack.postgres is not None
-        pids |= {"PostgreSQL": stack.postgres.pid, "client": os.getpid()}
-        self._trees = {name: ProcessTree(pid) for name, pid in pids.items() if pid is not None and name != "client"}
+        pids = {"PostgreSQL": stack.postgres.pid, **{name: each.pid for name, each in stack.processes.items()}}
+        self._trees = {name: ProcessTree(pid) for name, pid in pids.items() if pid is not None}
 
     async def add_customer(self, name: str) -> "Customer":
         """An organization with credit, a project, and a key bound to it."""
