@@ -80,7 +80,7 @@ async def test_a_full_batch_is_made_ready_while_the_one_before_is_written_and_a_
     store: Store, batcher: Batcher[int, int]
 ) -> None:
     store.gate.clear()
-    submitted = [asyncio.create_task(batcher.submit(item, JOIN_SIZE)) for item in (2, 4, 6)]
+    submitted = [asyncio.create_task(batcher.submit(item, BATCH_SIZE_MAX)) for item in (2, 4, 6)]
     await _settled()
 
     assert store.batches == [[2], [4]]
