@@ -154,7 +154,7 @@ def _record(connection: psycopg.Connection, calls: Iterator[UsageRecord], receip
         for received in delivery.received:
             assert received.record is not None, received.problem
             received.priced = priced(received.record, book)
-        ingest.record(connection, [delivery], receipt_time)
+        ingest.record(connection, ingest.prepare([delivery]), receipt_time)
 
 
 def _move_day(admin_url: str, day: date) -> None:
