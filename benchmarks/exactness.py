@@ -21,8 +21,8 @@ from genai_prices.data import providers
 from genai_prices.types import ModelInfo, Provider
 
 from benchmarks.figures import report
-from services.ledger.catalogue import Catalogue, canonical_model, read_catalogue
-from services.ledger.price_book import PriceBook
+from services.ledger.prices.catalogue import Catalogue, canonical_model, read_catalogue
+from services.ledger.prices.price_book import PriceBook
 from services.ledger.pricing import Funding, Outcome, PricedCall, Usage, price_call
 
 CALLS = 100_000

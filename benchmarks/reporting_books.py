@@ -20,14 +20,14 @@ from uuid import UUID, uuid4
 import psycopg
 
 from services.common.authentication import Scope, hash_key
-from services.ledger.convert_usage import delivery_from_proto
-from services.ledger.price_book import PriceBook, PriceVersion
+from services.ledger.prices.price_book import PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.recording import priced
-from services.ledger.retention import Place
+from services.ledger.retention.retention import Place
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.partitions import of_detail
 from services.ledger.storage.usage import prepare_session
+from services.ledger.usage.convert_usage import delivery_from_proto
+from services.ledger.usage.recording import priced
 from tollgate.ledger.v1.usage_pb2 import FUNDING_CREDITS, Attempt, Usage, UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest
 

@@ -9,20 +9,20 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.database import open_database
-from services.ledger.billing import Billing
-from services.ledger.book_reading import BookReader, Statement
-from services.ledger.convert_usage import delivery_from_proto
-from services.ledger.credit_ending import CreditEnder
-from services.ledger.late_pricing import LatePricer
+from services.ledger.books.billing import Billing
+from services.ledger.books.book_reading import BookReader, Statement
+from services.ledger.books.credit_ending import CreditEnder
+from services.ledger.books.statement import Period
+from services.ledger.books.verifying import BookVerifier
 from services.ledger.paging import BY_NUMBER, page_request
-from services.ledger.price_book import Discount, PriceBook, PriceVersion
-from services.ledger.recording import UsageRecorder
-from services.ledger.statement import Period
+from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.verification import Difference
 from services.ledger.storage.writer import DatabaseWriter
-from services.ledger.verifying import BookVerifier
+from services.ledger.usage.convert_usage import delivery_from_proto
+from services.ledger.usage.late_pricing import LatePricer
+from services.ledger.usage.recording import UsageRecorder
 from tests.conftest import Database
 from tests.usage_builders import LONG_AGO, PRICES, a_price_book, now_in_utc
 from tollgate.ledger.v1.usage_pb2 import UsageRecord

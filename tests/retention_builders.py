@@ -11,17 +11,17 @@ import psycopg
 
 from services.common.database import open_database
 from services.common.uuid7 import new_uuid7
-from services.ledger.accounts import Plan
-from services.ledger.convert_import import imported_from_proto
-from services.ledger.convert_usage import delivery_from_proto
-from services.ledger.expiring import Expirer
-from services.ledger.importing import Importer
-from services.ledger.recording import UsageRecorder
-from services.ledger.records import RecordStatus
+from services.ledger.accounts.accounts import Plan
+from services.ledger.retention.expiring import Expirer
 from services.ledger.storage import expiry
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
+from services.ledger.usage.convert_import import imported_from_proto
+from services.ledger.usage.convert_usage import delivery_from_proto
+from services.ledger.usage.importing import Importer
+from services.ledger.usage.recording import UsageRecorder
+from services.ledger.usage.records import RecordStatus
 from tests.conftest import Database
 from tests.usage_builders import a_price_book, a_record, a_request, uuid7_at
 from tollgate.ledger.v1.import_service_pb2 import ImportedRecord, ImportRecordsRequest

@@ -11,15 +11,15 @@ from uuid import UUID
 import psycopg
 
 from services.common.uuid7 import new_uuid7
-from services.ledger.accounts import Plan
-from services.ledger.convert_usage import delivery_from_proto
-from services.ledger.price_book import Discount, PriceBook, PriceVersion
+from services.ledger.accounts.accounts import Plan
+from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.recording import UsageRecorder
-from services.ledger.records import Receipt, RecordStatus
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
+from services.ledger.usage.convert_usage import delivery_from_proto
+from services.ledger.usage.recording import UsageRecorder
+from services.ledger.usage.records import Receipt, RecordStatus
 from tests.conftest import Database
 from tollgate.ledger.v1.usage_pb2 import FUNDING_CREDITS, Attempt, Usage, UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from services.common.grpc_server import ServerSettings
 from services.common.sealed_secrets import read_public_key
 from services.common.settings import Environment
-from services.ledger.key_keeping import SEED_SETTING
-from services.ledger.webhook_secrets import read_webhook_key
-from services.ledger.webhook_urls import WebhookPolicy
+from services.ledger.accounts.key_keeping import SEED_SETTING
+from services.ledger.alerts.webhook_secrets import read_webhook_key
+from services.ledger.alerts.webhook_urls import WebhookPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

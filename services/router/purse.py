@@ -1,7 +1,7 @@
 """What a worker may spend of one organization's credit. Pure: times are arguments, messages are for others to send.
 
-The ledger's half of the promise is in `services.ledger.leases`; this is the router's: a reservation is taken from the
-unreserved part of one lease, and that part goes down in no other way than by reservations and by what is given back.
+The ledger's half of the promise is in `services/ledger/leases`; this is the router's: a reservation is taken from the
+unreserved part of one lease, and that part goes down in no other way than by reservations and what is given back.
 When a call has ended, its record names what it can have cost at most, now that its usage is known; once the record is
 durable, the rest is unreserved again. It would not do any earlier: a record that is lost is replaced by one that names
 the whole. Near the end of the balance a lease is for one call; its rest is not kept for this worker's next call, but

@@ -28,7 +28,7 @@ from development.addresses import Addresses
 from development.stack import DATABASE, Stack
 from development.state import State
 from services.common.money import PICO_PER_USD
-from services.ledger.leases import LEASE_SECONDS
+from services.ledger.leases.leases import LEASE_SECONDS
 from tests.faults.process_tree import send, tree_of
 
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]

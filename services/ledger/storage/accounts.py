@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFoundError
-from services.ledger.accounts import Organization, Plan, Project, ProjectMode
-from services.ledger.call_settings import AS_CONFIGURED, ProjectSettings
+from services.ledger.accounts.accounts import Organization, Plan, Project, ProjectMode
+from services.ledger.accounts.call_settings import AS_CONFIGURED, ProjectSettings
 from services.ledger.paging import PageRequest, TimeAndName
 from services.ledger.storage.account_tables import organization, organization_plan, project, provider_key
 from services.ledger.storage.call_settings import (

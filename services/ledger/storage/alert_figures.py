@@ -9,8 +9,8 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from services.ledger.alert_states import Durations, WindowFigures
-from services.ledger.alert_windows import Span, window_parts
+from services.ledger.alerts.alert_states import Durations, WindowFigures
+from services.ledger.alerts.alert_windows import Span, window_parts
 from services.ledger.pricing import Outcome
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.ledger.alert_rules import (
+from services.ledger.alerts.alert_rules import (
     Alert,
     AlertDelivery,
     AlertDeliveryState,
@@ -11,7 +11,7 @@ from services.ledger.alert_rules import (
     AlertStanding,
     AlertTerms,
 )
-from services.ledger.alert_states import AlertComparison, AlertMetric, AlertState
+from services.ledger.alerts.alert_states import AlertComparison, AlertMetric, AlertState
 
 Row = Mapping[Any, Any]
 DELIVERY_PREFIX = "delivery_"

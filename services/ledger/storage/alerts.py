@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import DateTime, Select, and_, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.alert_rules import Alert, AlertDeliveryState, AlertRule
-from services.ledger.alert_states import AlertState
+from services.ledger.alerts.alert_rules import Alert, AlertDeliveryState, AlertRule
+from services.ledger.alerts.alert_states import AlertState
 from services.ledger.paging import PageRequest
 from services.ledger.storage.alert_rows import DELIVERY_PREFIX, alert_from_row, alert_rule_from_row, alert_rule_to_row
 from services.ledger.storage.alert_tables import alert, alert_delivery, alert_rule, organization

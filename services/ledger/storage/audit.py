@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.authentication import Scope
 from services.common.uuid7 import first_uuid7
-from services.ledger.audit import AuditEntry
+from services.ledger.accounts.audit import AuditEntry
 from services.ledger.paging import PageRequest
 from services.ledger.storage.account_tables import audit_log, operator_audit_log
 

@@ -10,8 +10,8 @@ from psycopg import Connection
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.credits import Credit, settled, without_ended
-from services.ledger.journal import Account, Balances, spendable
+from services.ledger.books.credits import Credit, settled, without_ended
+from services.ledger.books.journal import Account, Balances, spendable
 from services.ledger.storage import postings
 from services.ledger.storage.credits import credit_from_row, end_credits
 from services.ledger.storage.postings import Entry, Placed

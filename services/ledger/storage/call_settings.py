@@ -2,7 +2,7 @@
 
 from sqlalchemy import RowMapping
 
-from services.ledger.call_settings import END_USER, AnswerFormat, ProjectSettings, ProviderOrder, RateLimit
+from services.ledger.accounts.call_settings import END_USER, AnswerFormat, ProjectSettings, ProviderOrder, RateLimit
 from services.ledger.storage.account_tables import project
 
 RATE_LIMIT_NAMES = tuple(RateLimit().by_name())

@@ -10,12 +10,12 @@ from datetime import date
 
 from psycopg import Connection
 
-from services.ledger.daily import DayKey, Sums, charges_in, money_by_day, records_by_day
-from services.ledger.day_counts import FailureKey, durations_by_day, failures_by_day
-from services.ledger.journal import Charge
-from services.ledger.records import Delivery, PricedRecord, Received
-from services.ledger.rollups import add_up, by_hour, spent_by_keys
+from services.ledger.books.journal import Charge
 from services.ledger.storage import daily, day_figures, leases, usage
+from services.ledger.usage.daily import DayKey, Sums, charges_in, money_by_day, records_by_day
+from services.ledger.usage.day_counts import FailureKey, durations_by_day, failures_by_day
+from services.ledger.usage.records import Delivery, PricedRecord, Received
+from services.ledger.usage.rollups import add_up, by_hour, spent_by_keys
 
 
 @dataclass(frozen=True, slots=True)

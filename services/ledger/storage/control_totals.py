@@ -10,7 +10,7 @@ from datetime import date, datetime
 
 from psycopg import Connection
 
-from services.ledger.retention import Kept, Mismatch, Place, Sums
+from services.ledger.retention.retention import Kept, Mismatch, Place, Sums
 
 _RECORDED = """
     SELECT organization_id::text, record_count, unpriced_count, cost_pico, saved_pico, charged_pico

@@ -7,8 +7,8 @@ from enum import IntEnum
 
 from psycopg import Connection
 
-from services.ledger.credits import Credit, ended, settled, taken
-from services.ledger.journal import Account, Balances, EntryKind, expire, worth
+from services.ledger.books.credits import Credit, ended, settled, taken
+from services.ledger.books.journal import Account, Balances, EntryKind, expire, worth
 from services.ledger.storage import postings
 from services.ledger.storage.postings import Entry
 

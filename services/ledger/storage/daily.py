@@ -5,9 +5,9 @@ from datetime import date
 
 from psycopg import Connection
 
-from services.ledger.daily import MONEY, RECORDS, DayKey, MoneyKey, Sums
 from services.ledger.storage import copy_binary
 from services.ledger.storage.copy_binary import FixedFields
+from services.ledger.usage.daily import MONEY, RECORDS, DayKey, MoneyKey, Sums
 
 _EPOCH_DAY = date(1970, 1, 1)
 _KEY = ", ".join(MoneyKey._fields)

@@ -10,11 +10,11 @@ from functools import lru_cache
 
 from psycopg import Connection
 
-from services.ledger.day_counts import CallsKey, Durations, FailureKey
-from services.ledger.retention import DAY
-from services.ledger.rollups import FIGURES
+from services.ledger.retention.retention import DAY
 from services.ledger.storage import copy_binary
 from services.ledger.storage.copy_binary import FixedFields
+from services.ledger.usage.day_counts import CallsKey, Durations, FailureKey
+from services.ledger.usage.rollups import FIGURES
 
 # Sums
 

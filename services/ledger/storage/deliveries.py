@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from psycopg import Connection
 
-from services.ledger.records import RecordStatus
+from services.ledger.usage.records import RecordStatus
 
 
 class Log(NamedTuple):

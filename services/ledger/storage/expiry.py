@@ -14,7 +14,7 @@ from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
 from services.common.uuid7 import new_uuid7
-from services.ledger.retention import DAY, Kept, Mismatch, Place, Sums, end_of, retention_class
+from services.ledger.retention.retention import DAY, Kept, Mismatch, Place, Sums, end_of, retention_class
 from services.ledger.storage import control_totals, day_figures, partitions
 from services.ledger.storage.partitions import Partition
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ledger.paging import PageRequest
-from services.ledger.retention import Kept
+from services.ledger.retention.retention import Kept
 
 _EXPIRIES = text("""
     SELECT expiry_id, organization_id, day, kind, expire_time, row_count, record_count, cost_pico, charged_pico

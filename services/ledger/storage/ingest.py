@@ -10,9 +10,16 @@ from psycopg import Connection, errors
 
 from services.common.errors import DomainError
 from services.common.uuid7 import new_uuid7
+from services.ledger.books.journal import Balances, Charge, EntryKind, charge
 from services.ledger.errors import SequenceGapError
-from services.ledger.journal import Balances, Charge, EntryKind, charge
-from services.ledger.records import (
+from services.ledger.retention.retention import Place
+from services.ledger.storage import books, leases, partitions, usage
+from services.ledger.storage.contents import Contents, PackedSums, PreparedBatch, in_order, priced_of
+from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
+from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
+from services.ledger.storage.partitions import Partition, Partitions
+from services.ledger.storage.payloads import copy_payloads
+from services.ledger.usage.records import (
     Delivery,
     Payload,
     Receipt,
@@ -23,13 +30,6 @@ from services.ledger.records import (
     Reserved,
     UsageRecord,
 )
-from services.ledger.retention import Place
-from services.ledger.storage import books, leases, partitions, usage
-from services.ledger.storage.contents import Contents, PackedSums, PreparedBatch, in_order, priced_of
-from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
-from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
-from services.ledger.storage.partitions import Partition, Partitions
-from services.ledger.storage.payloads import copy_payloads
 
 # What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
 # our checks; should it, then one record must not hold up all that come after it.

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.journal import CHARGES, Account, EntryKind, Postings
+from services.ledger.books.journal import CHARGES, Account, EntryKind, Postings
 from services.ledger.storage.credits import CreditGrant, CreditSource
 
 

@@ -9,7 +9,7 @@ from psycopg import Connection
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.retention import retention_class
+from services.ledger.retention.retention import retention_class
 
 
 class Keeping(NamedTuple):

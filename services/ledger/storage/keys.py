@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.authentication import Scope
-from services.ledger.call_settings import RateLimit
-from services.ledger.keys import ApiKey, ProviderKey
+from services.ledger.accounts.call_settings import RateLimit
+from services.ledger.accounts.keys import ApiKey, ProviderKey
 from services.ledger.paging import PageRequest, TimeAndName
 from services.ledger.storage.account_tables import api_key, provider_key
 from services.ledger.storage.call_settings import RATE_LIMIT_NAMES

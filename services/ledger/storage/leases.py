@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from psycopg import Connection
 
-from services.ledger.credits import settled, without_ended
-from services.ledger.journal import worth
-from services.ledger.records import Reserved
-from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
+from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeriod
+from services.ledger.books.credits import settled, without_ended
+from services.ledger.books.journal import worth
 from services.ledger.storage import postings
 from services.ledger.storage.credits import OPEN, credit_from_row
 from services.ledger.storage.spending_limits import limit_from_row
+from services.ledger.usage.records import Reserved
 
 
 class Returned(NamedTuple):

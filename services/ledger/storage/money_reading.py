@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.ledger.books.statement import Amounts, StatementLine
 from services.ledger.pricing import Funding, Line
-from services.ledger.statement import Amounts, StatementLine
 
 _LINES = text("""
     SELECT provider, model, funding, line, sum(quantity) AS quantity, sum(list_cost_pico) AS gross_pico,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from psycopg import Connection, errors, sql
 
-from services.ledger.retention import Place
+from services.ledger.retention.retention import Place
 
 # A batch waits no longer than this for a reader that holds the table; it is tried again.
 LOCK_TIMEOUT = "2s"

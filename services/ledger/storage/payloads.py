@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from psycopg import Connection
 
-from services.ledger.records import Payload, UsageRecord
 from services.ledger.storage import copy_binary
 from services.ledger.storage.copy_binary import FixedFields
 from services.ledger.storage.usage import start_day
+from services.ledger.usage.records import Payload, UsageRecord
 
 _COPY = """
     COPY ledger.payload (

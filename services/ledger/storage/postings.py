@@ -6,7 +6,7 @@ from datetime import datetime
 
 from psycopg import Connection
 
-from services.ledger.journal import Account, Balances, EntryKind, Postings, after, worth
+from services.ledger.books.journal import Account, Balances, EntryKind, Postings, after, worth
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from services.ledger.price_book import Discount, PriceVersion
+from services.ledger.prices.price_book import Discount, PriceVersion
 from services.ledger.pricing import ImagePrice, Prices, Rates, ServiceTier, Tier, Unit, Window
 
 Values = dict[str, Any]

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.price_book import Discount, PriceVersion
+from services.ledger.prices.price_book import Discount, PriceVersion
 from services.ledger.storage.price_rows import (
     Values,
     condition_rows,

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from psycopg import Connection
 
-from services.ledger.journal import Account
+from services.ledger.books.journal import Account
 
 
 class RefundKind(IntEnum):

@@ -10,9 +10,9 @@ from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
 from services.ledger.pricing import CostLine, Funding, Line, Outcome, OutputImages, PricedCall
-from services.ledger.records import Endpoint, PricedRecord, RecordedUsage, RecordFlag, UsageRecord, UsageSource
-from services.ledger.rollups import HourKey
 from services.ledger.storage.usage import day_of_id
+from services.ledger.usage.records import Endpoint, PricedRecord, RecordedUsage, RecordFlag, UsageRecord, UsageSource
+from services.ledger.usage.rollups import HourKey
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from psycopg import Connection, errors
 
-from services.ledger.retention import Kept, Place, Sums, retention_class
+from services.ledger.retention.retention import Kept, Place, Sums, retention_class
 from services.ledger.storage import control_totals, partitions
 from services.ledger.storage.expiry import Attempt, Gone, Outcome, count_rows, unchanging, write_down
 from services.ledger.storage.partitions import Partitions

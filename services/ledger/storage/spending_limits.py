@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
+from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeriod
 
 
 def limit_to_row(limit: SpendingLimit | None) -> dict[str, object]:

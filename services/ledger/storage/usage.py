@@ -11,10 +11,10 @@ from uuid import UUID
 from psycopg import Connection
 
 from services.ledger.pricing import CostLine, Line
-from services.ledger.records import HASH_BYTES, Kind, PricedRecord, RecordedUsage, UsageRecord
-from services.ledger.rollups import FIGURES, Figures, HourKey
 from services.ledger.storage import copy_binary, daily, day_figures
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields
+from services.ledger.usage.records import HASH_BYTES, Kind, PricedRecord, RecordedUsage, UsageRecord
+from services.ledger.usage.rollups import FIGURES, Figures, HourKey
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.date()

@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.ledger.daily import MONEY, NO_PRICE_VERSION, RECORDS, MoneyKey
-from services.ledger.journal import CHARGES, OWN, Account, EntryKind
+from services.ledger.books.journal import CHARGES, OWN, Account, EntryKind
 from services.ledger.pricing import Line, Outcome
-from services.ledger.retention import Kept
-from services.ledger.rollups import FIGURES, TOKENS, HourKey
+from services.ledger.retention.retention import Kept
+from services.ledger.usage.daily import MONEY, NO_PRICE_VERSION, RECORDS, MoneyKey
+from services.ledger.usage.rollups import FIGURES, TOKENS, HourKey
 
 # All of one check is read at once, so there may only be so many.
 DIFFERENCES_MAX = 1_000

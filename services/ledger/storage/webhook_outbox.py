@@ -8,7 +8,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from services.ledger.alert_rules import Alert, AlertDeliveryState
+from services.ledger.alerts.alert_rules import Alert, AlertDeliveryState
 from services.ledger.storage.alert_rows import alert_from_row
 
 _CANDIDATES = 50

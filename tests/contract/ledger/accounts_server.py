@@ -20,19 +20,19 @@ from services.common.grpc_client import service_metadata
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.key_store import DatabaseKeyDirectory
 from services.common.uuid7 import new_uuid7
-from services.ledger.account_keeping import AccountKeeper
-from services.ledger.account_reading import AccountReader
-from services.ledger.alert_keeping import AlertKeeper
-from services.ledger.alert_reading import AlertReader
-from services.ledger.directory import Directory
-from services.ledger.directory_changes import DirectoryChanges
-from services.ledger.key_keeping import KeyKeeper
-from services.ledger.keys import new_api_key_secret
-from services.ledger.servicer_accounts import AccountServicer
-from services.ledger.servicer_alerts import AlertServicer
-from services.ledger.servicer_directory import DirectoryServicer
-from services.ledger.webhook_secrets import KEY_BYTES, WebhookSecrets
-from services.ledger.webhook_urls import WebhookPolicy
+from services.ledger.accounts.account_keeping import AccountKeeper
+from services.ledger.accounts.account_reading import AccountReader
+from services.ledger.accounts.directory import Directory
+from services.ledger.accounts.directory_changes import DirectoryChanges
+from services.ledger.accounts.key_keeping import KeyKeeper
+from services.ledger.accounts.keys import new_api_key_secret
+from services.ledger.accounts.servicer_accounts import AccountServicer
+from services.ledger.accounts.servicer_directory import DirectoryServicer
+from services.ledger.alerts.alert_keeping import AlertKeeper
+from services.ledger.alerts.alert_reading import AlertReader
+from services.ledger.alerts.servicer_alerts import AlertServicer
+from services.ledger.alerts.webhook_secrets import KEY_BYTES, WebhookSecrets
+from services.ledger.alerts.webhook_urls import WebhookPolicy
 from tests.conftest import Database
 from tollgate.ledger.v1 import (
     account_service_pb2,

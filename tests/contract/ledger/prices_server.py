@@ -13,8 +13,8 @@ from services.common.database import open_database
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.key_store import DatabaseKeyDirectory
 from services.common.uuid7 import new_uuid7
-from services.ledger.price_keeping import CurrentPrices, PriceKeeper
-from services.ledger.servicer_prices import PriceServicer
+from services.ledger.prices.price_keeping import CurrentPrices, PriceKeeper
+from services.ledger.prices.servicer_prices import PriceServicer
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import SERVICE_TOKEN, now_in_utc
 from tollgate.ledger.v1 import price_service_pb2, price_service_pb2_grpc

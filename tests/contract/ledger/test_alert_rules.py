@@ -7,7 +7,7 @@ import grpc
 import psycopg
 import pytest
 
-from services.ledger.alert_rules import RULES_MAX
+from services.ledger.alerts.alert_rules import RULES_MAX
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import (
     OPERATOR,

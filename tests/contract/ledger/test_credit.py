@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.common.money import pico_from_usd
-from services.ledger.credit import Credit
-from services.ledger.leases import LEASE_SECONDS
+from services.ledger.leases.credit import Credit
+from services.ledger.leases.leases import LEASE_SECONDS
 from services.ledger.storage.writer import DatabaseWriter
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import INSIDE, OPERATOR, refusal_of

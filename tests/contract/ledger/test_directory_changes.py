@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from services.ledger import directory_changes
+from services.ledger.accounts import directory_changes
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import INSIDE, OPERATOR, Ledger, bearer, refusal_of, running_ledger
 from tollgate.ledger.v1.account_service_pb2 import (

@@ -12,7 +12,7 @@ from services.common.database import open_database
 from services.common.grpc_server import GrpcServer, ServerSettings, Service
 from services.common.key_store import DatabaseKeyDirectory
 from services.common.uuid7 import new_uuid7
-from services.ledger.servicer_retention import RetentionServicer
+from services.ledger.retention.servicer_retention import RetentionServicer
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import SERVICE_TOKEN, Metadata, bearer, refusal_of
 from tests.retention_builders import DAY, NOON, SteppedLedger, a_stepped_ledger

@@ -13,8 +13,8 @@ from development.addresses import Addresses
 from services.common.database import open_database
 from services.common.grpc_server import GrpcServer, ServerSettings
 from services.common.key_store import DatabaseKeyDirectory
+from services.ledger.alerts.webhook_urls import WebhookPolicy
 from services.ledger.settings import Settings
-from services.ledger.webhook_urls import WebhookPolicy
 from services.ledger.wiring import running_services
 from tests.conftest import Database
 from tests.contract.ledger.accounts_server import (

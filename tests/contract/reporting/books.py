@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import psycopg
 
 from services.common.authentication import Scope, hash_key
-from services.ledger.convert_usage import delivery_from_proto
-from services.ledger.price_book import Discount, PriceBook, PriceVersion
+from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.recording import priced
-from services.ledger.records import Receipt, RecordStatus
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
+from services.ledger.usage.convert_usage import delivery_from_proto
+from services.ledger.usage.recording import priced
+from services.ledger.usage.records import Receipt, RecordStatus
 from tests.conftest import Database
 from tollgate.ledger.v1.usage_pb2 import (
     ENDPOINT_CHAT_COMPLETIONS,

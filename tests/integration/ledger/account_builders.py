@@ -12,12 +12,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.common.authentication import Caller, Scope
 from services.common.database import open_database
 from services.common.uuid7 import new_uuid7
-from services.ledger.account_keeping import AccountKeeper
-from services.ledger.account_reading import AccountReader
-from services.ledger.accounts import NewOrganization, NewProject, OrganizationChange, Plan, ProjectChange, ProjectMode
-from services.ledger.key_keeping import KeyKeeper
-from services.ledger.keys import ApiKey, ApiKeyChange, NewApiKey, NewProviderKey
-from services.ledger.spending_limits import SpendingLimit
+from services.ledger.accounts.account_keeping import AccountKeeper
+from services.ledger.accounts.account_reading import AccountReader
+from services.ledger.accounts.accounts import (
+    NewOrganization,
+    NewProject,
+    OrganizationChange,
+    Plan,
+    ProjectChange,
+    ProjectMode,
+)
+from services.ledger.accounts.key_keeping import KeyKeeper
+from services.ledger.accounts.keys import ApiKey, ApiKeyChange, NewApiKey, NewProviderKey
+from services.ledger.accounts.spending_limits import SpendingLimit
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OPERATOR = Caller(scope=Scope.OPERATOR, api_key_id="0199a000-0000-7000-8000-000000000009")

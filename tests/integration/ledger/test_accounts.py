@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from services.common.authentication import Scope
 from services.common.errors import ForbiddenError, UnavailableError
-from services.ledger.accounts import Plan, ProjectMode
+from services.ledger.accounts.accounts import Plan, ProjectMode
 from tests.conftest import Database
 from tests.integration.ledger.account_builders import (
     NOW,

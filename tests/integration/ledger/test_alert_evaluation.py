@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from services.common.uuid7 import new_uuid7
-from services.ledger import alert_evaluating
-from services.ledger.alert_evaluating import BROKEN, TOO_SLOW, AlertEvaluator
-from services.ledger.alert_rules import AlertRule
-from services.ledger.alert_states import AlertMetric, AlertState
+from services.ledger.alerts import alert_evaluating
+from services.ledger.alerts.alert_evaluating import BROKEN, TOO_SLOW, AlertEvaluator
+from services.ledger.alerts.alert_rules import AlertRule
+from services.ledger.alerts.alert_states import AlertMetric, AlertState
 from services.ledger.storage import alert_evaluation, alert_figures
 from services.ledger.storage.alert_figures import prepare_session
 from services.ledger.storage.writer import DatabaseWriter

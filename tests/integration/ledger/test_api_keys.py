@@ -12,7 +12,7 @@ from services.common.database import open_database
 from services.common.errors import ForbiddenError, InvalidRequestError
 from services.common.key_store import DatabaseKeyDirectory
 from services.common.settings import SettingError
-from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
+from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeriod
 from tests.conftest import Database
 from tests.integration.ledger.account_builders import (
     NOW,

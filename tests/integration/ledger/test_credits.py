@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from services.common.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
-from services.ledger.billing import NewGrant, NewRefund
-from services.ledger.journal import Account, EntryKind
-from services.ledger.statement import Period
+from services.ledger.books.billing import NewGrant, NewRefund
+from services.ledger.books.journal import Account, EntryKind
+from services.ledger.books.statement import Period
 from services.ledger.storage.journal_reading import BookedEntry
 from services.ledger.storage.refunds import RefundKind
 from tests.books_rig import BooksRig, a_books_rig

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from services.common.latency_buckets import bucket_of
-from services.ledger.rollups import FIGURES
 from services.ledger.storage.expiry import HoursDue, delete_hours
+from services.ledger.usage.rollups import FIGURES
 from tests.conftest import Database
 from tests.usage_builders import Recorder, a_record, a_recorder, a_request, add_organization, now_in_utc
 from tollgate.ledger.v1.usage_pb2 import OUTCOME_PROVIDER_ERROR, OUTCOME_REFUSED

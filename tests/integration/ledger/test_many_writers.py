@@ -8,8 +8,8 @@ from datetime import timedelta
 import psycopg
 
 from services.common.errors import InvalidRequestError
-from services.ledger.billing import NewGrant
-from services.ledger.journal import Account
+from services.ledger.books.billing import NewGrant
+from services.ledger.books.journal import Account
 from tests.books_rig import UNPRICED_MODEL, BooksRig, a_books_rig
 from tests.conftest import Database
 from tests.usage_builders import COST_PICO, a_record, add_organization, books_of

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from services.ledger.accounts import Plan
-from services.ledger.convert_usage import BODY_BYTES_MAX, delivery_from_proto
-from services.ledger.records import RecordStatus
-from services.ledger.retention import Kept
+from services.ledger.accounts.accounts import Plan
+from services.ledger.retention.retention import Kept
+from services.ledger.usage.convert_usage import BODY_BYTES_MAX, delivery_from_proto
+from services.ledger.usage.records import RecordStatus
 from tests.conftest import Database
 from tests.retention_builders import DAY, NOON, SteppedLedger, a_stepped_ledger
 from tests.usage_builders import a_record, a_request, uuid7_at

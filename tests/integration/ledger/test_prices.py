@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.database import open_database
-from services.ledger.catalogue import EPOCH, SOURCE, Catalogue, read_catalogue
-from services.ledger.catalogue_loading import load_catalogue
-from services.ledger.price_book import PriceVersion
-from services.ledger.price_keeping import CurrentPrices
+from services.ledger.prices.catalogue import EPOCH, SOURCE, Catalogue, read_catalogue
+from services.ledger.prices.catalogue_loading import load_catalogue
+from services.ledger.prices.price_book import PriceVersion
+from services.ledger.prices.price_keeping import CurrentPrices
 from services.ledger.pricing import ImagePrice, Prices, Rates, ServiceTier, Tier, Unit, Window
 from services.ledger.storage.prices import PriceStore
 from services.ledger.storage.transactions import transaction

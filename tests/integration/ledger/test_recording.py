@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from services.common.errors import DomainError, UnavailableError
 from services.ledger.errors import SequenceGapError
-from services.ledger.records import Receipt, RecordFlag, RecordStatus
 from services.ledger.storage.contents import PreparedBatch
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
+from services.ledger.usage.records import Receipt, RecordFlag, RecordStatus
 from tests.conftest import Database
 from tests.usage_builders import (
     COST_PICO,

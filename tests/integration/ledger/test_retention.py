@@ -7,15 +7,15 @@ import psycopg
 import pytest
 
 from services.common.database import open_database
-from services.ledger.accounts import Plan
-from services.ledger.expiring import Expirer
+from services.ledger.accounts.accounts import Plan
 from services.ledger.metrics import RETENTION_PROBLEMS
-from services.ledger.records import RecordStatus
-from services.ledger.retention import KEY_DAYS, Kept
+from services.ledger.retention.expiring import Expirer
+from services.ledger.retention.retention import KEY_DAYS, Kept
 from services.ledger.storage.leadership import LEASE
 from services.ledger.storage.transactions import transaction
 from services.ledger.storage.unpriced import UnpricedFilter, unpriced_records
 from services.ledger.storage.writer import DatabaseWriter
+from services.ledger.usage.records import RecordStatus
 from tests.conftest import Database
 from tests.retention_builders import DAY, MICROSECOND, NOON, SteppedLedger, a_stepped_ledger
 from tests.usage_builders import COST_PICO, a_record, uuid7_at

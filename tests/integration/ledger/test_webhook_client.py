@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.ledger.webhook_client import WebhookClient, WebhookFailedError
-from services.ledger.webhook_urls import WebhookPolicy
+from services.ledger.alerts.webhook_client import WebhookClient, WebhookFailedError
+from services.ledger.alerts.webhook_urls import WebhookPolicy
 from tests.webhook_receiver import HANG, a_receiver
 
 OPEN = WebhookPolicy(http_allowed=True, private_allowed=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from services.ledger.alert_rules import AlertDeliveryState, AlertRule
+from services.ledger.alerts.alert_rules import AlertDeliveryState, AlertRule
+from services.ledger.alerts.webhook_client import WebhookClient
+from services.ledger.alerts.webhook_secrets import WebhookSecrets
+from services.ledger.alerts.webhook_sending import DELIVERIES_AT_ONCE_OF_ORGANIZATION, WebhookSender
+from services.ledger.alerts.webhook_urls import WebhookPolicy
 from services.ledger.storage.writer import DatabaseWriter
-from services.ledger.webhook_client import WebhookClient
-from services.ledger.webhook_secrets import WebhookSecrets
-from services.ledger.webhook_sending import DELIVERIES_AT_ONCE_OF_ORGANIZATION, WebhookSender
-from services.ledger.webhook_urls import WebhookPolicy
 from tests.alert_builders import a_rule, add_alert, add_rule, rows_of
 from tests.conftest import Database
 from tests.usage_builders import add_organization, now_in_utc

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.database import open_database
-from services.ledger.retention import Place, retention_class
+from services.ledger.retention.retention import Place, retention_class
 from services.ledger.storage.partitions import Partitions, of_detail, of_payloads
 from services.reporting.figures_query import FiguresSource, Statement
 from services.reporting.periods import timeline_for

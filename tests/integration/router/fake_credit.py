@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.common.money import PICO_PER_USD, pico_from_usd, usd_from_pico
-from services.ledger.leases import (
+from services.ledger.leases.leases import (
     LEASE_SECONDS,
     Budget,
     Lease,

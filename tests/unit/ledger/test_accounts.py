@@ -4,7 +4,7 @@ from uuid import UUID
 import pytest
 
 from services.common.errors import InvalidRequestError
-from services.ledger.accounts import (
+from services.ledger.accounts.accounts import (
     NewOrganization,
     NewProject,
     Organization,

@@ -8,17 +8,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.authentication import Scope
 from services.common.errors import InvalidRequestError
-from services.ledger.accounts import Plan, ProjectMode
-from services.ledger.audit import AuditEntry
-from services.ledger.convert_accounts import (
+from services.ledger.accounts.accounts import Plan, ProjectMode
+from services.ledger.accounts.audit import AuditEntry
+from services.ledger.accounts.convert_accounts import (
     new_organization_from_proto,
     new_project_from_proto,
     organization_change_from_proto,
     project_change_from_proto,
 )
-from services.ledger.convert_audit import audit_entry_to_proto, audit_filter_from_proto
-from services.ledger.convert_keys import api_key_change_from_proto, new_api_key_from_proto
-from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
+from services.ledger.accounts.convert_audit import audit_entry_to_proto, audit_filter_from_proto
+from services.ledger.accounts.convert_keys import api_key_change_from_proto, new_api_key_from_proto
+from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeriod
 from tollgate.access.v1 import access_pb2
 from tollgate.ledger.v1 import account_service_pb2, directory_service_pb2
 from tollgate.ledger.v1.account_service_pb2 import (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.alert_states import (
+from services.ledger.alerts.alert_states import (
     AlertComparison,
     AlertCondition,
     AlertState,

@@ -3,7 +3,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.alert_windows import Days, Span, WindowParts, next_due, window_parts
+from services.ledger.alerts.alert_windows import Days, Span, WindowParts, next_due, window_parts
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.common.authentication import Caller, Scope
-from services.ledger.audit import AuditEntry, Settings, audit_entry, in_words
+from services.ledger.accounts.audit import AuditEntry, Settings, audit_entry, in_words
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = "0199a000-0000-7000-8000-000000000001"

@@ -16,8 +16,8 @@ from genai_prices.types import (
     TimeOfDateConstraint,
 )
 
-from services.ledger.catalogue import SOURCE, canonical_model, new_versions, read_catalogue, versions_of
-from services.ledger.price_book import PriceVersion
+from services.ledger.prices.catalogue import SOURCE, canonical_model, new_versions, read_catalogue, versions_of
+from services.ledger.prices.price_book import PriceVersion
 from services.ledger.pricing import Prices, Rates, ServiceTier, Unit, Window
 from services.ledger.pricing import Tier as OurTier
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ledger.journal import Account, Charge, Postings, after, charge, grant, spendable
+from services.ledger.books.journal import Account, Charge, Postings, after, charge, grant, spendable
 
 PREPAID, PROMOTIONAL, RECEIVABLE = Account.PREPAID, Account.PROMOTIONAL, Account.RECEIVABLE
 

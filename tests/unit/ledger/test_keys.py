@@ -5,14 +5,14 @@ import pytest
 
 from services.common.authentication import Scope
 from services.common.errors import ForbiddenError, InvalidRequestError
-from services.ledger.keys import (
+from services.ledger.accounts.keys import (
     ApiKey,
     ApiKeyChange,
     NewApiKey,
     NewProviderKey,
     new_api_key_secret,
 )
-from services.ledger.spending_limits import SpendingLimit, SpendingPeriod
+from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeriod
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ACME = "0199a000-0000-7000-8000-000000000001"

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.ledger.leases import (
+from services.ledger.leases.leases import (
     SHARE_PICO_MAX,
     Budget,
     Decision,

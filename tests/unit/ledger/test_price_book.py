@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from services.ledger.price_book import Discount, PriceBook, PriceVersion
+from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
 
 JANUARY, MARCH, MAY = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 3, 5))

@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ledger.convert_credit import bound_to_proto
+from services.ledger.leases.convert_credit import bound_to_proto
 from services.ledger.pricing import (
     Funding,
     ImagePrice,

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from benchmarks.exactness import SAME, Comparer, random_cases
-from services.ledger.catalogue import read_catalogue
+from services.ledger.prices.catalogue import read_catalogue
 
 
 def test_random_calls_over_the_whole_catalogue_cost_what_genai_prices_says() -> None:

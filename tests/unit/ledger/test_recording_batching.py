@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from services.common.errors import UnavailableError
-from services.ledger import batching
-from services.ledger.batching import BATCH_SIZE_MAX, JOIN_SIZE, QUEUE_SIZE_MAX, Batcher
+from services.ledger.usage import batching
+from services.ledger.usage.batching import BATCH_SIZE_MAX, JOIN_SIZE, QUEUE_SIZE_MAX, Batcher
 
 
 class Store:

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import DomainError
-from services.ledger.convert_usage import AGE_MAX, AHEAD_MAX, delivery_from_proto, received_from_proto
-from services.ledger.records import RecordFlag
+from services.ledger.usage.convert_usage import AGE_MAX, AHEAD_MAX, delivery_from_proto, received_from_proto
+from services.ledger.usage.records import RecordFlag
 from tests.usage_builders import a_record, a_request, uuid7_at
 from tollgate.ledger.v1.usage_pb2 import FUNDING_CREDITS, Attempt, OutputImages, Usage, UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ledger.pricing import CostLine, Funding, Line, Outcome, PricedCall, Usage
-from services.ledger.records import Endpoint, PricedRecord, UsageRecord, UsageSource
-from services.ledger.rollups import FIGURES, HourKey, add_up, by_hour
+from services.ledger.usage.records import Endpoint, PricedRecord, UsageRecord, UsageSource
+from services.ledger.usage.rollups import FIGURES, HourKey, add_up, by_hour
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOON_US = round(NOON.timestamp()) * 1_000_000

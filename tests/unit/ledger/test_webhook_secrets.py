@@ -4,7 +4,7 @@ import pytest
 
 from services.common.settings import Environment, SettingError
 from services.common.uuid7 import new_uuid7
-from services.ledger.webhook_secrets import (
+from services.ledger.alerts.webhook_secrets import (
     KEY_SETTING,
     SecretSealedOtherwiseError,
     WebhookSecrets,

@@ -1,7 +1,7 @@
 import pytest
 
 from services.common.errors import InvalidRequestError
-from services.ledger.webhook_urls import WebhookPolicy, WebhookUrl, is_public
+from services.ledger.alerts.webhook_urls import WebhookPolicy, WebhookUrl, is_public
 
 STRICT = WebhookPolicy()
 

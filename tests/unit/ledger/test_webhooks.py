@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.ledger.webhooks import next_attempt_time, signature
+from services.ledger.alerts.webhooks import next_attempt_time, signature
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.common.errors import UnavailableError
 from services.common.money import pico_from_usd, usd_from_pico
-from services.ledger.leases import LEASE_SECONDS, Lease, LeaseOutcome, Means, Wish, decide, returned_more
+from services.ledger.leases.leases import LEASE_SECONDS, Lease, LeaseOutcome, Means, Wish, decide, returned_more
 from services.router.credit import LeasedCredit, Spender
 from services.router.errors import CreditTooLowError, SpendingLimitReachedError
 from services.router.purse import Reservation

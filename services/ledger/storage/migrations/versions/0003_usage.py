@@ -244,12 +244,12 @@ def _create_books() -> None:
             organization_id UUID NOT NULL,
             -- From 1, without gaps.
             sequence        BIGINT NOT NULL CHECK (sequence >= 1),
-            -- services.ledger.journal.EntryKind
+            -- services.ledger.books.journal.EntryKind
             kind            SMALLINT NOT NULL,
             -- For usage the batch_id of the records, for a grant its grant_id.
             reference       TEXT NOT NULL,
             create_time     TIMESTAMPTZ NOT NULL,
-            -- services.ledger.journal.Account, in pico-USD, one element each in both.
+            -- services.ledger.books.journal.Account, in pico-USD, one element each in both.
             accounts        SMALLINT[] NOT NULL,
             amounts         NUMERIC(38,0)[] NOT NULL,
             PRIMARY KEY (organization_id, sequence),

@@ -31,7 +31,7 @@ def upgrade() -> None:
 
 
 def _keep_detail_by_days() -> None:
-    # As services.ledger.retention.retention_class has it.
+    # As services.ledger.retention.retention.retention_class has it.
     op.execute("""
         COMMENT ON COLUMN ledger.usage_record.retention_class IS
             'Days the record is kept: those of its organization when it came, rounded up to whole classes'
@@ -168,7 +168,7 @@ def _create_expiry() -> None:
             organization_id UUID NOT NULL,
             -- The day in UTC of the records' start_time; for keys, of the time in their id.
             day             DATE NOT NULL,
-            -- services.ledger.retention.Kept
+            -- services.ledger.retention.retention.Kept
             kind            SMALLINT NOT NULL,
             -- UUIDv7, one for everything that went in one transaction.
             expiry_id       UUID NOT NULL,
@@ -196,7 +196,7 @@ def _create_expiry() -> None:
         CREATE TABLE ledger.retention_problem (
             organization_id UUID NOT NULL,
             day             DATE NOT NULL,
-            -- services.ledger.retention.Kept
+            -- services.ledger.retention.retention.Kept
             kind            SMALLINT NOT NULL,
             -- Sums by name, as strings of whole numbers, where they differ: what was recorded, and what is there.
             expected        JSONB NOT NULL,

@@ -37,7 +37,7 @@ def upgrade() -> None:
 
 def _tell_classes() -> None:
     op.execute("""
-        -- As services.ledger.retention.retention_class has it.
+        -- As services.ledger.retention.retention.retention_class has it.
         CREATE FUNCTION ledger.retention_class(retention_days INTEGER)
         RETURNS SMALLINT LANGUAGE sql IMMUTABLE PARALLEL SAFE
         RETURN CASE WHEN retention_days IN (3, 90) THEN retention_days ELSE (retention_days + 4) / 5 * 5 END

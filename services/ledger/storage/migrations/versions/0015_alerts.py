@@ -14,10 +14,10 @@ branch_labels = None
 depends_on = None
 
 _TERMS = """
-    -- services.ledger.alert_rules.AlertMetric; the threshold is in its unit.
+    -- services.ledger.alerts.alert_rules.AlertMetric; the threshold is in its unit.
     metric            SMALLINT NOT NULL CHECK (metric BETWEEN 1 AND 5),
     percentile        SMALLINT CHECK (percentile BETWEEN 1 AND 99),
-    -- services.ledger.alert_states.AlertComparison
+    -- services.ledger.alerts.alert_states.AlertComparison
     comparison        SMALLINT NOT NULL CHECK (comparison IN (1, 2)),
     threshold         NUMERIC(27,12) NOT NULL CHECK (threshold >= 0),
     window_minutes    INTEGER NOT NULL CHECK (window_minutes > 0),
@@ -45,11 +45,11 @@ def _create_alert_rule() -> None:
             display_name          TEXT NOT NULL,
             paused                BOOLEAN NOT NULL,
             webhook_url           TEXT,
-            -- What deliveries are signed with: services.ledger.webhook_secrets
+            -- What deliveries are signed with: services.ledger.alerts.webhook_secrets
             sealed_webhook_secret BYTEA,
             create_time           TIMESTAMPTZ NOT NULL,
             update_time           TIMESTAMPTZ NOT NULL,
-            -- services.ledger.alert_states.AlertState
+            -- services.ledger.alerts.alert_states.AlertState
             state                 SMALLINT NOT NULL CHECK (state IN (1, 2, 3)),
             state_time            TIMESTAMPTZ NOT NULL,
             -- NULL where nothing was measured.
@@ -104,7 +104,7 @@ def _create_alert_delivery() -> None:
             organization_id   UUID NOT NULL,
             alert_id          UUID NOT NULL,
             alert_rule_id     UUID NOT NULL,
-            -- services.ledger.alert_rules.AlertDeliveryState
+            -- services.ledger.alerts.alert_rules.AlertDeliveryState
             state             SMALLINT NOT NULL CHECK (state IN (1, 2, 3)),
             attempt_count     INTEGER NOT NULL CHECK (attempt_count >= 0),
             attempt_time      TIMESTAMPTZ,

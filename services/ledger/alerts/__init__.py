@@ -1,0 +1,1 @@
+"""Rules that are held against the figures, and who is told."""

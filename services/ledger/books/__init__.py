@@ -1,0 +1,1 @@
+"""Balances, entries, statements, and the proof that everything agrees."""

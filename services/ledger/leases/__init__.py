@@ -1,0 +1,1 @@
+"""Credit that routers hold."""

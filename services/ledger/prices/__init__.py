@@ -1,0 +1,1 @@
+"""The price book: versions, discounts, the catalogue, what a model can cost at most."""

@@ -1,0 +1,1 @@
+"""Records of calls on their way into the books."""
