@@ -46,9 +46,9 @@ async def test_unpriced_records_are_found_by_what_they_lack_a_price_for(
 ) -> None:
     organization_id, other = add_organization(database), add_organization(database)
     records = [
-        a_record(organization_id, model="brand-new"),
+        a_record(organization_id, model="brand-new", at=now_in_utc() - timedelta(seconds=2)),
         a_record(organization_id),  # has a price
-        a_record(organization_id, model="newer-still"),
+        a_record(organization_id, model="newer-still", at=now_in_utc() - timedelta(seconds=1)),
         a_record(other, model="brand-new"),
     ]
     for record in records:
