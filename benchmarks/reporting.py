@@ -23,6 +23,7 @@ import grpc
 import psutil
 import psycopg
 
+from benchmarks.figures import report
 from benchmarks.reporting_books import Books, write_books
 from development.addresses import Addresses
 from development.postgres import EmbeddedPostgres
@@ -91,6 +92,8 @@ async def _analytics(service: Service) -> None:
     assert answer.total_requests == service.books.record_count, answer.total_requests
 
 
+# From a tenth of the calls to all of them.
+GROWTH_PERCENT = 20
 QUESTIONS = {"GET /activity?days=30, one project": (_activity, 15), "GET /v1/analytics": (_analytics, 25)}
 
 
@@ -128,7 +131,7 @@ def _load(postgres: EmbeddedPostgres, database: str, record_count: int) -> Books
     start = time.perf_counter()
     postgres.create_database(database, template=TEMPLATE)
     books = write_books(postgres.url(database), postgres.url(database, "tollgate_ledger"), record_count)
-    print(f"{books.record_count:,} records written in {time.perf_counter() - start:.0f} s", flush=True)
+    report(f"{books.record_count:,} calls written in", time.perf_counter() - start, "s")
     return books
 
 
@@ -138,21 +141,17 @@ async def _measure(
     services = [await _service(postgres, directory, database, books) for database, books in databases]
     try:
         small, large = services
-        print(
-            f"{'ms at the service':<38}{'p50, tenth':>12}{'p50':>8}{'growth':>8}{'goal':>8}{'CPU':>8}{'PostgreSQL':>12}"
-        )
         for name, (question, goal_ms) in QUESTIONS.items():
             await _ask_in_turns("warm-up", question, services, WARM_UP)
             before = large.cpu_seconds(postgres)
             await _ask_in_turns(name, question, services, question_count)
             spent = zip(large.cpu_seconds(postgres), before, strict=True)
             own, postgres_ms = ((after - earlier) / question_count * 1_000 for after, earlier in spent)
-            growth = f"{large.p50(name) / small.p50(name) - 1:.0%}"
-            print(
-                f"{name:<38}{small.p50(name):>12.1f}{large.p50(name):>8.1f}{growth:>8}{goal_ms:>8}"
-                f"{own:>8.1f}{postgres_ms:>12.1f}",
-                flush=True,
-            )
+            report(f"{name}: p50 with {large.books.record_count:,} calls", large.p50(name), "ms", at_most=goal_ms)
+            growth = (large.p50(name) / small.p50(name) - 1) * 100
+            report(f"{name}: more than with a tenth of them", growth, "%", at_most=GROWTH_PERCENT)
+            report(f"{name}: CPU of the service", own, "ms")
+            report(f"{name}: CPU of PostgreSQL", postgres_ms, "ms")
         await _export(large)
     finally:
         for service in services:
@@ -193,10 +192,9 @@ async def _export(service: Service) -> None:
         highest = max(highest, watched.memory_info().rss)
     seconds = time.perf_counter() - start
     assert rows == min(EXPORTED, service.books.record_count), rows
-    print(
-        f"export of {rows:,} rows: {rows / seconds:,.0f} rows/s (goal 20,000), memory {highest / 2**20:.0f} MiB "
-        f"(goal 200; {before / 2**20:.0f} before)"
-    )
+    report(f"export of {rows:,} rows as CSV", rows / seconds, "rows/s", at_least=20_000)
+    report("memory of the service during the export", highest / 2**20, "MiB", at_most=200)
+    report("memory of the service before", before / 2**20, "MiB")
 
 
 if __name__ == "__main__":
