@@ -1,9 +1,10 @@
 """How fast the ledger records: `python -m benchmarks.ledger_ingest`.
 
 Starts a PostgreSQL and a ledger of its own, with everything on that production has on. A client sends batches of 500
-over gRPC with four in flight, spread over fifty organizations and all of one, then single records from many clients.
-In the same run the same rows are copied raw: COPY BINARY into a table of the same columns without keys, checks or
-partitions, 500 rows a transaction. CPU is measured per process; wall-clock figures of a busy machine say little.
+over gRPC with four in flight, spread over fifty organizations and all of one, then batches of other sizes, then single
+records from many clients. In the same run the same rows are copied raw: COPY BINARY into a table of the same columns
+without keys, checks or partitions, 500 rows a transaction; and the same deliveries are written to a file, with a sync
+after each. CPU is measured per process; wall-clock figures of a busy machine say little.
 """
 
 import argparse
@@ -42,6 +43,8 @@ from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest, RecordUsage
 
 BATCH_SIZE = 500
 IN_FLIGHT = 4
+# Other sizes of batches, and how many of them are in flight.
+OTHER_SHAPES = ((100, 1), (100, 16), (500, 1), (1_000, 4))
 CLIENTS = 64
 ORGANIZATION_COUNT = 50
 RAW_ROWS = 30_000
@@ -122,6 +125,7 @@ def main() -> None:
         spread = asyncio.run(measure_ledger(postgres, directory, arguments.records, arguments.singles))
         raw = copy_by_driver(postgres)
         copy_packed(postgres)
+        write_and_sync(directory / "deliveries", arguments.records)
         report("ledger ÷ raw COPY BINARY, packed by the driver", spread.rate / raw.rate, at_least=0.35)
     finally:
         postgres.stop()
@@ -141,18 +145,24 @@ async def measure_ledger(postgres: EmbeddedPostgres, directory: Path, record_cou
     ledger = ledger_process(postgres, addresses, directory)
     await ledger.start()
     organizations = add_organizations(postgres)
-    batch = f"batches of {BATCH_SIZE}, {IN_FLIGHT} in flight"
+    meter = Meter(postgres, ledger.pid)
     try:
         async with open_channel(addresses.ledger) as channel:
+
+            async def measure(size: int, in_flight: int, count: int, among: Sequence[str], goal: float | None) -> Run:
+                whose = "one organization" if len(among) == 1 else f"{len(among)} organizations"
+                requests = batches(count, among, size)
+                with meter.measuring(f"batches of {size}, {in_flight} in flight, {whose}", count, goal) as run:
+                    await send(channel, requests, in_flight)
+                return run
+
             # What is made when the ledger first needs it: prepared statements, prices in the form they are used in.
             await send(channel, batches(4 * BATCH_SIZE, organizations), IN_FLIGHT)
-            meter = Meter(postgres, ledger.pid)
-            requests = batches(record_count, organizations)
-            with meter.measuring(f"{batch}, {ORGANIZATION_COUNT} organizations", record_count, 15_000) as spread:
-                await send(channel, requests, IN_FLIGHT)
-            requests = batches(record_count, organizations[:1])
-            with meter.measuring(f"{batch}, one organization", record_count, 12_000):
-                await send(channel, requests, IN_FLIGHT)
+            spread = await measure(BATCH_SIZE, IN_FLIGHT, record_count, organizations, 15_000)
+            await measure(BATCH_SIZE, IN_FLIGHT, record_count, organizations[:1], 12_000)
+            for size, in_flight in OTHER_SHAPES:
+                for among in (organizations, organizations[:1]):
+                    await measure(size, in_flight, record_count // 3, among, None)
             requests = [serialized([a_record(organizations)]) for _ in range(single_count)]
             with meter.measuring(f"single records from {CLIENTS} clients", single_count, 1_000):
                 await send(channel, requests, CLIENTS)
@@ -220,10 +230,10 @@ def a_record(organizations: Sequence[str]) -> UsageRecord:
     return record
 
 
-def batches(record_count: int, organizations: Sequence[str]) -> list[bytes]:
+def batches(record_count: int, organizations: Sequence[str], size: int = BATCH_SIZE) -> list[bytes]:
     return [
-        serialized([a_record(organizations) for _ in range(min(BATCH_SIZE, record_count - start))])
-        for start in range(0, record_count, BATCH_SIZE)
+        serialized([a_record(organizations) for _ in range(min(size, record_count - start))])
+        for start in range(0, record_count, size)
     ]
 
 
@@ -285,6 +295,18 @@ def copy_packed(postgres: EmbeddedPostgres) -> Run:
                 with connection.cursor().copy(RAW_COPY) as copy:
                     copy.write(BEGIN + b"".join(rows[start : start + BATCH_SIZE]) + end)
     return run
+
+
+def write_and_sync(path: Path, record_count: int) -> None:
+    """Deliveries like the ones before, as they came over the wire, each durable before the next."""
+    requests = batches(record_count, [str(new_uuid7()) for _ in range(ORGANIZATION_COUNT)])
+    with path.open("wb", buffering=0) as file:
+        start = time.perf_counter()
+        for request in requests:
+            file.write(request)
+            os.fdatasync(file.fileno())
+        seconds = time.perf_counter() - start
+    report("fdatasync of the same deliveries", record_count / seconds, "records/s")
 
 
 def column_types(connection: psycopg.Connection) -> list[str]:
