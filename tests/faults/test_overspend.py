@@ -73,6 +73,9 @@ class Scene:
     def __init__(self, stack: Stack, client: Client) -> None:
         self.stack = stack
         self.client = client
+        # The router whose workers were last killed, and those it had before.
+        self._supervisor: int | None = None
+        self._first_workers: set[int] = set()
 
     async def post(self, path: str, key: str, body: Json) -> tuple[int, Json]:
         """0 when nobody answered."""
@@ -153,11 +156,16 @@ class Scene:
         return Books(*(int(value) for value in row))
 
     async def kill_worker(self, dice: random.Random) -> None:
-        """One of the four; the others go on, and another takes its place."""
+        """One of the four; the others go on, and another takes its place.
+
+        Not one that has just taken another's: a router ends when a worker dies twice within six seconds.
+        """
         pid = self.stack.processes["router"].pid
         workers = tree_of(pid)[1:] if pid is not None else []
-        if workers:
-            send([dice.choice(workers)], SIGKILL)
+        if self._supervisor != pid:
+            self._supervisor, self._first_workers = pid, set(workers)
+        if victims := [worker for worker in workers if worker in self._first_workers]:
+            send([dice.choice(victims)], SIGKILL)
 
     async def kill(self, name: str) -> None:
         process = self.stack.processes[name]
