@@ -1,4 +1,4 @@
-"""Certificates for 127.0.0.1, made for tests."""
+"""Certificates for 127.0.0.1 and provider.test, made for tests."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,9 @@ from cryptography.x509.oid import NameOID
 from services.common.tls import CERTIFICATE_SETTING, PRIVATE_KEY_SETTING
 
 Settings = dict[str, str]
+
+# The second is for servers that are found by a proxy.
+_NAMES = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("provider.test")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,6 @@ def _certificate(
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_NAMES), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )

@@ -146,7 +146,7 @@ class Attempts:
 
 async def _send(record: CallRecord, attempt: _Try) -> WholeCompletion | OpenStream:
     streamed = attempt.request.streamed
-    answer = await attempt.upstream.send(attempt.call, attempt.api_key, streamed=streamed)
+    answer = await attempt.upstream.send(attempt.call, attempt.api_key)
     is_handed_on = False
     try:
         if not 200 <= answer.status < 300:
@@ -158,7 +158,7 @@ async def _send(record: CallRecord, attempt: _Try) -> WholeCompletion | OpenStre
         return opened
     finally:
         if not is_handed_on:
-            await answer.close()
+            answer.close()
 
 
 async def _whole(record: CallRecord, attempt: _Try, upstream_answer: UpstreamAnswer) -> WholeCompletion:

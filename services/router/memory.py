@@ -1,11 +1,8 @@
 """Tells the allocators of a worker to give back what they no longer need. To be called before workers are made."""
 
 import ctypes
-import os
 import sys
 
-# The HTTP client's allocator takes whole arenas at once unless told otherwise. It reads this when it is loaded.
-_HTTP_CLIENT = {"MIMALLOC_ARENA_EAGER_COMMIT": "0", "MIMALLOC_PURGE_DELAY": "0"}
 # The C library's keeps more and more for itself after each burst, unless the limit is named. Numbers of <malloc.h>.
 _M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES = -1, 128 * 1024
 _M_TOP_PAD, _TOP_PAD_BYTES = -2, 16 * 1024
@@ -13,8 +10,6 @@ _M_TOP_PAD, _TOP_PAD_BYTES = -2, 16 * 1024
 
 def keep_low() -> None:
     """With this, a worker with 1,000 open streams needs 30 MiB less."""
-    for name, value in _HTTP_CLIENT.items():
-        os.environ.setdefault(name, value)
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library

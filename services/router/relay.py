@@ -62,7 +62,7 @@ class StreamRelay:
                 self._failure = Failure("gateway_error", self._stream.answer.status)
             raise
         finally:
-            await self._stream.answer.close()
+            self._stream.answer.close()
             ending = await self._finish()
         await self._send(send, ending)
 

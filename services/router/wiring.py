@@ -146,7 +146,7 @@ class Worker:
         if self._draining is not None:
             await self._draining
         for upstream in self._upstreams:
-            await upstream.close()
+            upstream.close()
         await self._directory_watch.stop()
         await self._prices.stop()
         await self._past.stop()

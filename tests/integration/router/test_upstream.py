@@ -59,26 +59,26 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
 
 async def send(upstream: Upstream) -> None:
     call = UpstreamCall(path="/head", upstream_model="gpt-4o", body=b"{}")
-    await (await upstream.send(call, "simulated", streamed=True)).close()
+    (await upstream.send(call, "simulated")).close()
 
 
 async def read_chunks(upstream: Upstream) -> None:
     call = UpstreamCall(path="/chunks", upstream_model="gpt-4o", body=b"{}")
-    answer = await upstream.send(call, "simulated", streamed=True)
+    answer = await upstream.send(call, "simulated")
     try:
         await answer.read_chunk()
         await answer.read_chunk()
     finally:
-        await answer.close()
+        answer.close()
 
 
 async def read_whole(upstream: Upstream) -> None:
     call = UpstreamCall(path="/whole", upstream_model="gpt-4o", body=b"{}")
-    answer = await upstream.send(call, "simulated", streamed=True)
+    answer = await upstream.send(call, "simulated")
     try:
         await answer.read_whole()
     finally:
-        await answer.close()
+        answer.close()
 
 
 @pytest.mark.parametrize("use", [send, read_chunks, read_whole])
@@ -100,4 +100,4 @@ async def test_a_cancellation_that_meets_an_answer_half_way_is_not_lost(
         with pytest.raises(asyncio.CancelledError):
             async with asyncio.timeout(1):
                 await task
-    await upstream.close()
+    upstream.close()

@@ -1,0 +1,402 @@
+"""The HTTP that we speak with providers, over real sockets, on both event loops: ours in production is uvloop."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from services.common.settings import SettingError
+from services.common.tls import CERTIFICATE_SETTING, PRIVATE_KEY_SETTING
+from services.router.formats.exchange import UpstreamCall
+from services.router.upstream import Upstream, UpstreamAnswer, UpstreamError
+from tests.certificates import Authority
+from tests.integration.router.processes import free_address
+from tests.integration.router.raw_provider import CLOSE, PAUSE, RawProvider, configured, raw_provider, whole
+
+CALL = UpstreamCall(path="/chat/completions", upstream_model="gpt-4o", body=b'{"model":"gpt-4o"}')
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+SECONDS_MAX = 20
+
+Run = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs what a test does on a loop of its own."""
+
+    async def in_time(work: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.timeout(SECONDS_MAX):
+            await work
+
+    async def run(work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.to_thread(request.param, in_time(work))
+
+    return run
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+pytestmark = pytest.mark.usefixtures("no_proxies")
+
+
+@asynccontextmanager
+async def calling(
+    directory: Path, *answers: list[bytes], base_url: str = "http://127.0.0.1:{port}/v1"
+) -> AsyncIterator[tuple[RawProvider, Upstream]]:
+    async with raw_provider(*answers) as provider:
+        upstream = Upstream(configured(directory, base_url.format(port=provider.port)))
+        yield provider, upstream
+        upstream.close()
+
+
+async def ask(upstream: Upstream, call: UpstreamCall = CALL, key: str = "sk-1") -> bytes:
+    answer = await upstream.send(call, key)
+    try:
+        return await answer.read_whole()
+    finally:
+        answer.close()
+
+
+async def failure_of(work: Awaitable[object]) -> tuple[str, int]:
+    with pytest.raises(UpstreamError) as raised:
+        await work
+    return raised.value.failure.error_type, raised.value.failure.status
+
+
+async def chunks_of(answer: UpstreamAnswer) -> list[bytes]:
+    chunks = []
+    while (chunk := await answer.read_chunk()) is not None:
+        chunks.append(chunk)
+    answer.close()
+    return chunks
+
+
+async def test_a_call_goes_out_with_key_headers_and_body(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, [whole(b"{}")]) as (provider, upstream):
+            call = UpstreamCall(path="/x?y=1", upstream_model="gpt-4o", body=b"{1}", headers={"anthropic-beta": "b"})
+            assert await ask(upstream, call) == b"{}"
+        head, _, body = provider.requests[0].partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        assert first == "POST /v1/x?y=1 HTTP/1.1"
+        assert dict(line.split(": ") for line in lines) == {
+            "host": f"127.0.0.1:{provider.port}",
+            "user-agent": "tollgate",
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "x-team": "tollgate",
+            "anthropic-beta": "b",
+            "authorization": "Bearer sk-1",
+            "content-length": "3",
+        }
+        assert body == b"{1}"
+
+    await run(work())
+
+
+async def test_a_connection_carries_one_call_after_the_other(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        chunked = [CHUNKED, b"5\r\nhello\r\n", PAUSE, b"0\r\n\r\n"]
+        async with calling(tmp_path, [whole(b"one")], chunked, [whole(b"three")]) as (provider, upstream):
+            assert [await ask(upstream) for _ in range(3)] == [b"one", b"hello", b"three"]
+        assert provider.connection_count == 1
+
+    await run(work())
+
+
+async def test_calls_at_the_same_time_have_connections_of_their_own(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, [PAUSE, whole(b"one")]) as (provider, upstream):
+            await asyncio.gather(*(ask(upstream) for _ in range(5)))
+            await ask(upstream)
+        assert provider.connection_count == 5
+
+    await run(work())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param([whole(b"one", b"connection: close")], id="that says so"),
+        pytest.param([whole(b"one"), CLOSE], id="that is closed"),
+        pytest.param([b"HTTP/1.1 200 OK\r\n\r\none", CLOSE], id="that ends the answer"),
+        pytest.param([whole(b"one"), PAUSE, whole(b"nobody asked")], id="that says more than it was asked"),
+    ],
+)
+async def test_a_connection_that_cannot_go_on_is_not_used_again(run: Run, tmp_path: Path, first: list[bytes]) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, first, [whole(b"two")]) as (provider, upstream):
+            assert await ask(upstream) == b"one"
+            await asyncio.sleep(0.15)
+            assert await ask(upstream) == b"two"
+        assert provider.connection_count == 2
+
+    await run(work())
+
+
+async def test_an_answer_that_is_not_read_to_its_end_cuts_its_connection(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, [CHUNKED, b"5\r\nhello\r\n"], [whole(b"two")]) as (provider, upstream):
+            answer = await upstream.send(CALL, "sk-1")
+            assert await answer.read_chunk() == b"hello"
+            answer.close()
+            assert await ask(upstream) == b"two"
+        assert provider.connection_count == 2
+
+    await run(work())
+
+
+async def test_chunks_may_be_cut_anywhere(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        body = b"4;ext=1\r\ndata\r\nB\r\n: \xc3\xa9 is cut\r\n0\r\ntrailer: x\r\n\r\n"
+        pieces = [bytes([byte]) for byte in CHUNKED + body]
+        async with calling(tmp_path, pieces) as (_, upstream):
+            answer = await upstream.send(CALL, "sk-1")
+            assert (answer.status, answer.content_type) == (200, "text/event-stream")
+            assert b"".join(await chunks_of(answer)) == b"data: \xc3\xa9 is cut"
+
+    await run(work())
+
+
+async def test_a_chunk_is_there_as_soon_as_it_has_come(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        pieces = [CHUNKED, b"3\r\none\r\n", PAUSE, b"3\r\ntwo\r\n", PAUSE, b"0\r\n\r\n"]
+        async with calling(tmp_path, pieces) as (_, upstream):
+            assert await chunks_of(await upstream.send(CALL, "sk-1")) == [b"one", b"two"]
+
+    await run(work())
+
+
+async def test_a_notice_before_the_answer_is_passed_over(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        notice = b"HTTP/1.1 103 Early Hints\r\nretry-after: 9\r\n\r\n"
+        async with calling(tmp_path, [notice, PAUSE, whole(b"one")]) as (_, upstream):
+            answer = await upstream.send(CALL, "sk-1")
+            assert (answer.status, answer.retry_after_seconds) == (200, None)
+            assert await answer.read_whole() == b"one"
+
+    await run(work())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "failure"),
+    [
+        pytest.param([CLOSE], ("broken_stream", 0), id="nothing"),
+        pytest.param([b"HTTP/1.1 200 O", CLOSE], ("broken_stream", 0), id="half a head"),
+        pytest.param([b"SSH-2.0-OpenSSH_9.6\r\n"], ("bad_answer", 0), id="another protocol"),
+        pytest.param([b"HTTP/1.1 101 X\r\nupgrade: h\r\nconnection: upgrade\r\n\r\n"], ("bad_answer", 0), id="101"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000], ("bad_answer", 0), id="a header without end"),
+        pytest.param([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", CLOSE], ("broken_stream", 200), id="half"),
+        pytest.param([CHUNKED, b"5\r\nhel", CLOSE], ("broken_stream", 200), id="half a chunk"),
+        pytest.param([CHUNKED, b"zz\r\n"], ("bad_answer", 200), id="a chunk of no length"),
+        pytest.param([whole(b"\x1f\x8b", b"content-encoding: gzip")], ("bad_answer", 200), id="compressed"),
+        pytest.param([], ("timeout", 0), id="silence"),
+        pytest.param([CHUNKED, b"5\r\nhello\r\n"], ("timeout", 200), id="silence in mid-answer"),
+        pytest.param([CHUNKED, *[b"1\r\nx\r\n", PAUSE] * 60], ("timeout", 200), id="bit by bit, for too long"),
+    ],
+)
+async def test_a_provider_that_goes_wrong_is_told_by_what_it_did(
+    run: Run, tmp_path: Path, pieces: list[bytes], failure: tuple[str, int]
+) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, pieces, [whole(b"fine")]) as (_, upstream):
+            assert await failure_of(ask(upstream)) == failure
+            assert await ask(upstream) == b"fine"
+
+    await run(work())
+
+
+async def test_what_came_before_a_break_can_be_read(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, [CHUNKED + b"5\r\nhello\r\n", CLOSE]) as (_, upstream):
+            answer = await upstream.send(CALL, "sk-1")
+            await asyncio.sleep(0.1)
+            assert await answer.read_chunk() == b"hello"
+            assert await failure_of(answer.read_chunk()) == ("broken_stream", 200)
+            answer.close()
+
+    await run(work())
+
+
+async def test_who_reads_slowly_makes_the_provider_wait_and_gets_everything(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        piece, count = b"x" * 100_000, 400
+        body = [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (len(piece) * count), *[piece] * count]
+        async with calling(tmp_path, body) as (provider, upstream):
+            answer = await upstream.send(CALL, "sk-1")
+            # Longer than a silence of the provider may take, which this is not.
+            await asyncio.sleep(1.2)
+            assert provider.sent_bytes < len(piece) * count // 2
+            assert sum(map(len, await chunks_of(answer))) == len(piece) * count
+
+    await run(work())
+
+
+async def test_nobody_listens(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        upstream = Upstream(configured(tmp_path, f"http://{free_address()}/v1"))
+        assert await failure_of(ask(upstream)) == ("connect_error", 0)
+
+    await run(work())
+
+
+async def test_a_key_or_header_that_is_more_than_one_line_is_not_sent(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        call = UpstreamCall(path="/x", upstream_model="m", body=b"", headers={"anthropic-beta": "b\r\nx: y"})
+        async with calling(tmp_path, [whole(b"{}")]) as (provider, upstream):
+            assert await failure_of(ask(upstream, key="sk-1\r\nx: y")) == ("refused_key", 401)
+            assert await failure_of(ask(upstream, call)) == ("refused_key", 401)
+            assert await failure_of(ask(upstream, key="schlüssel")) == ("refused_key", 401)
+        assert provider.connection_count == 0
+
+    await run(work())
+
+
+# TLS, and proxies.
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """The one that this process believes."""
+    authority = Authority.make(tmp_path, "ours")
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    return authority
+
+
+def server_context(authority: Authority) -> ssl.SSLContext:
+    files = authority.sign("provider")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files[CERTIFICATE_SETTING], files[PRIVATE_KEY_SETTING])
+    return context
+
+
+async def test_a_provider_with_a_good_certificate_is_believed(run: Run, tmp_path: Path, authority: Authority) -> None:
+    async def work() -> None:
+        async with raw_provider([CHUNKED, b"5\r\nhello\r\n0\r\n\r\n"], context=server_context(authority)) as provider:
+            upstream = Upstream(configured(tmp_path, f"https://127.0.0.1:{provider.port}/v1"))
+            assert [await ask(upstream), await ask(upstream)] == [b"hello", b"hello"]
+            upstream.close()
+        assert provider.connection_count == 1
+
+    await run(work())
+
+
+async def test_a_provider_with_a_strangers_certificate_is_not(run: Run, tmp_path: Path, authority: Authority) -> None:
+    async def work() -> None:
+        strangers = server_context(Authority.make(tmp_path, "strange"))
+        async with raw_provider([whole(b"one")], context=strangers) as provider:
+            upstream = Upstream(configured(tmp_path, f"https://127.0.0.1:{provider.port}/v1"))
+            assert await failure_of(ask(upstream)) == ("connect_error", 0)
+        assert provider.requests == []
+
+    await run(work())
+
+
+@asynccontextmanager
+async def a_proxy(to_port: int, status: int = 200) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Connects whoever asks with the provider, whatever its name. Its port, and what it was asked."""
+    asked: list[bytes] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 %d Whatever\r\n\r\n" % status)
+        if status == 200:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", to_port)
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1], asked
+    server.close()
+
+
+async def test_tls_goes_through_the_proxy_of_the_environment(
+    run: Run, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with (
+            raw_provider([whole(b"one")], context=server_context(authority)) as provider,
+            a_proxy(provider.port) as (port, asked),
+        ):
+            monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{port}")
+            upstream = Upstream(configured(tmp_path, "https://provider.test/v1"))
+            assert [await ask(upstream), await ask(upstream)] == [b"one", b"one"]
+            upstream.close()
+        assert asked == [
+            b"CONNECT provider.test:443 HTTP/1.1\r\nhost: provider.test:443\r\n"
+            b"proxy-authorization: Basic dXNlcjpwQHNz\r\n\r\n"
+        ]
+        assert provider.requests[0].startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+        assert b"proxy-authorization" not in provider.requests[0]
+
+    await run(work())
+
+
+async def test_a_proxy_that_refuses_is_a_provider_that_cannot_be_reached(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with a_proxy(0, status=407) as (port, _):
+            monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
+            assert await failure_of(ask(Upstream(configured(tmp_path, "https://provider.test/v1")))) == (
+                "connect_error",
+                0,
+            )
+
+    await run(work())
+
+
+async def test_without_tls_the_proxy_is_asked_for_the_whole_url(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with raw_provider([whole(b"one")]) as proxy:
+            monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
+            assert await ask(Upstream(configured(tmp_path, "http://provider.test/v1"))) == b"one"
+        assert proxy.requests[0].startswith(b"POST http://provider.test/v1/chat/completions HTTP/1.1\r\n")
+        assert b"host: provider.test\r\n" in proxy.requests[0]
+        assert b"proxy-authorization: Basic dXNlcjpwYXNz\r\n" in proxy.requests[0]
+
+    await run(work())
+
+
+async def test_who_is_not_to_go_through_the_proxy_does_not(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with raw_provider([whole(b"one")]) as provider, raw_provider([whole(b"no")]) as proxy:
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            assert await ask(Upstream(configured(tmp_path, f"http://127.0.0.1:{provider.port}/v1"))) == b"one"
+            monkeypatch.setenv("no_proxy", ".test")
+            assert await failure_of(ask(Upstream(configured(tmp_path, "http://provider.test/v1")))) == (
+                "connect_error",
+                0,
+            )
+        assert proxy.requests == []
+
+    await run(work())
+
+
+def test_a_proxy_that_speaks_something_else_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+
+    with pytest.raises(SettingError, match="https_proxy must be the http:// URL of a proxy"):
+        Upstream(configured(tmp_path, "https://provider.test/v1"))
