@@ -1,5 +1,6 @@
 """What a format that clients speak has to say about itself."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from services.router.formats.members import (
     project_id_of,
     write_members,
 )
+from services.router.formats.unpriced import kind_of
 from services.router.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
@@ -115,6 +117,8 @@ class Endpoint(ABC):
     knows_kept_state: ClassVar[bool] = True
     # The members that ask a provider to keep nothing, where it would unless told otherwise.
     not_kept: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    # The types of tools that cost nothing but tokens and what answers tell the number of. All others may.
+    priced_tools: ClassVar[re.Pattern[str]] = re.compile("function|custom")
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> ModelRequest:
         """A request in this format. Raises InvalidRequestError naming the member that is wrong."""
@@ -146,6 +150,10 @@ class Endpoint(ABC):
     def kept_member(self, members: Mapping[str, Any]) -> str:
         """The member by which a request is about something that a provider keeps; empty when it is not."""
         return kept_member(members)
+
+    def is_priced_tool(self, tool: Mapping[str, Any], tools: list[dict[str, Any]]) -> bool:
+        """Whether the prices of a model say what one of these tools costs."""
+        return self.priced_tools.fullmatch(kind_of(tool)) is not None
 
     def wants_usage(self, members: Mapping[str, Any]) -> bool:
         """Whether the client asked for the usage of a stream, or gets it anyway. Raises InvalidRequestError."""

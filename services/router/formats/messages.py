@@ -12,10 +12,13 @@ from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
 from services.router.formats.event_stream import Part, StreamReader, parse_event
 from services.router.formats.members import objects
+from services.router.formats.unpriced import kind_of
 from services.router.usage import service_tier_served, usage_from_anthropic
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 _TOKENS_PER_MESSAGE = 3
+# Those that filter by code what they find: since 2026-02-09.
+_FREES_CODE_EXECUTION = re.compile("web_(?:search|fetch)_(?!20250305|20250910)[0-9]{8}")
 
 
 class Messages(Endpoint):
@@ -27,6 +30,11 @@ class Messages(Endpoint):
     native_format = "anthropic"
     upstream_path = "/messages"
     forwarded_headers = ("anthropic-version", "anthropic-beta")
+    priced_tools = re.compile(
+        "function|custom|mcp_toolset|(?:bash|text_editor|computer|memory|computer_toolset|browser_toolset"
+        "|tool_search_tool_bm25|tool_search_tool_regex|web_search|web_fetch)_[0-9]{8}"
+        "|tool_search_tool_bm25|tool_search_tool_regex"
+    )
 
     def check(self, members: Mapping[str, Any]) -> None:
         if not isinstance(members.get("messages"), list) or not members["messages"]:
@@ -34,6 +42,12 @@ class Messages(Endpoint):
         maximum = members.get("max_tokens")
         if not isinstance(maximum, int) or isinstance(maximum, bool) or maximum < 1:
             raise InvalidRequestError("max_tokens", "must be a whole number from 1")
+
+    def is_priced_tool(self, tool: Mapping[str, Any], tools: list[dict[str, Any]]) -> bool:
+        if kind_of(tool).startswith("code_execution_"):
+            # Its containers are charged by their time, unless such a tool is there too.
+            return any(_FREES_CODE_EXECUTION.fullmatch(kind_of(each)) for each in tools)
+        return super().is_priced_tool(tool, tools)
 
     def count_input(self, members: Mapping[str, Any], tokenizer: Tokenizer) -> int:
         system = tokenizer.count("".join(_texts(members.get("system"))))

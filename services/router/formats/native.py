@@ -3,6 +3,7 @@
 from services.router.formats.endpoint import Answer, Endpoint, ModelRequest
 from services.router.formats.event_stream import EventStream
 from services.router.formats.exchange import AnswerStream, Target, UpstreamCall, json_object
+from services.router.formats.unpriced import refuse_unpriced
 
 
 class NativeExchange:
@@ -12,6 +13,8 @@ class NativeExchange:
         self._endpoint = endpoint
 
     def call(self, request: ModelRequest, target: Target) -> UpstreamCall:
+        if not target.own_key:
+            refuse_unpriced(request.members, self._endpoint.is_priced_tool)
         body = request.body_for(target.upstream_model, own_key=target.own_key)
         return UpstreamCall(
             path=self._endpoint.upstream_path, upstream_model=target.upstream_model, body=body, headers=request.headers

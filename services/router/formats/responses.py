@@ -29,6 +29,11 @@ class Responses(Endpoint):
     upstream_path = "/responses"
     # OpenAI keeps responses for 30 days unless told otherwise.
     not_kept: ClassVar[Mapping[str, Any]] = MappingProxyType({"store": False})
+    # Searches by the older tool have two prices, by whether the model reasons.
+    priced_tools = re.compile(
+        "function|custom|namespace|tool_search|mcp|apply_patch|local_shell|computer|computer_use_preview"
+        "|web_search|web_search_2025_08_26"
+    )
 
     def check(self, members: Mapping[str, Any]) -> None:
         value = members.get("input")
@@ -43,6 +48,13 @@ class Responses(Endpoint):
 
     def kept_member(self, members: Mapping[str, Any]) -> str:
         return super().kept_member(members) or _kept_item(members.get("input"))
+
+    def is_priced_tool(self, tool: Mapping[str, Any], tools: list[dict[str, Any]]) -> bool:
+        if tool.get("type") == "shell":
+            # Anywhere else it runs in a container, which is charged by its time.
+            environment = tool.get("environment")
+            return isinstance(environment, dict) and environment.get("type") == "local"
+        return super().is_priced_tool(tool, tools)
 
     def count_input(self, members: Mapping[str, Any], tokenizer: Tokenizer) -> int:
         instructions = members.get("instructions")
