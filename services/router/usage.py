@@ -1,5 +1,6 @@
 """What a provider says was used, brought into the one shape of `Usage`. Wholes contain their parts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from tollgate.ledger.v1.usage_pb2 import Usage
 
 QUANTITY_MAX = 10**12
 _ORDINARY_TIERS = ("default", "auto", "standard")
+_SEARCHES_BY_PROMPT = re.compile(r"gemini-[12][.-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ def usage_from_responses(report: Mapping[str, Any]) -> UsageReading | None:
     return UsageReading(usage, quantities.clamped)
 
 
+def searches_charged(response: Mapping[str, Any], shown: int) -> int:
+    """How many web searches of an OpenAI response are charged: as its `tool_usage` says, else as many as it shows."""
+    told = _Quantities().whole(_details(_details(response, "tool_usage"), "web_search"), "num_requests")
+    return min(shown, QUANTITY_MAX) if told is None else told
+
+
 def usage_from_embeddings(report: Mapping[str, Any]) -> UsageReading | None:
     """Reads the `usage` of embeddings, which have input only. None when it has no token count."""
     quantities = _Quantities()
@@ -92,7 +100,8 @@ def usage_from_images(report: Mapping[str, Any]) -> UsageReading | None:
 def usage_from_anthropic(report: Mapping[str, Any]) -> UsageReading | None:
     """Reads the `usage` of a message. None when it has no token counts.
 
-    The format counts what the cache was read from and written to beside the input, not inside it.
+    The format counts what the cache was read from and written to beside the input, not inside it, and what the model
+    did to summarise a long conversation beside all of that.
     """
     quantities = _Quantities()
     uncached_tokens = quantities.whole(report, "input_tokens")
@@ -100,21 +109,40 @@ def usage_from_anthropic(report: Mapping[str, Any]) -> UsageReading | None:
     if uncached_tokens is None or output_tokens is None:
         return None
 
-    by_time = _details(report, "cache_creation")
-    written_tokens = quantities.count(report, "cache_creation_input_tokens")
-    if report.get("cache_creation_input_tokens") is None:
-        written_tokens = sum(quantities.count(by_time, f"ephemeral_{time}_input_tokens") for time in ("5m", "1h"))
     read_tokens = quantities.count(report, "cache_read_input_tokens")
+    written_tokens, hour_tokens = _written_by_anthropic(quantities, report)
+    for summary in _summaries(report):
+        uncached_tokens += quantities.count(summary, "input_tokens")
+        output_tokens = quantities.sum(output_tokens, quantities.count(summary, "output_tokens"))
+        read_tokens = quantities.sum(read_tokens, quantities.count(summary, "cache_read_input_tokens"))
+        written, hour = _written_by_anthropic(quantities, summary)
+        written_tokens, hour_tokens = quantities.sum(written_tokens, written), quantities.sum(hour_tokens, hour)
     usage = Usage(
         input_tokens=quantities.sum(uncached_tokens, read_tokens, written_tokens),
         output_tokens=output_tokens,
         cached_input_tokens=read_tokens,
         cache_write_tokens=written_tokens,
-        cache_write_1h_tokens=quantities.part(by_time, "ephemeral_1h_input_tokens", written_tokens),
+        cache_write_1h_tokens=hour_tokens,
         reasoning_tokens=quantities.part(_details(report, "output_tokens_details"), "thinking_tokens", output_tokens),
         web_searches=quantities.count(_details(report, "server_tool_use"), "web_search_requests"),
     )
     return UsageReading(usage, quantities.clamped)
+
+
+def _summaries(report: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What the same model wrote to make a conversation shorter; turns of others are not among it."""
+    turns = report.get("iterations")
+    entries: Sequence[Any] = turns if isinstance(turns, list) else ()
+    return [turn for turn in entries if isinstance(turn, dict) and turn.get("type") == "compaction"]
+
+
+def _written_by_anthropic(quantities: "_Quantities", report: Mapping[str, Any]) -> tuple[int, int]:
+    """What was written to the cache, and how much of it for an hour."""
+    by_time = _details(report, "cache_creation")
+    written = quantities.count(report, "cache_creation_input_tokens")
+    if report.get("cache_creation_input_tokens") is None:
+        written = sum(quantities.count(by_time, f"ephemeral_{time}_input_tokens") for time in ("5m", "1h"))
+    return written, quantities.part(by_time, "ephemeral_1h_input_tokens", written)
 
 
 def usage_from_gemini(report: Mapping[str, Any], web_searches: int = 0) -> UsageReading | None:
@@ -155,8 +183,16 @@ def usage_from_gemini(report: Mapping[str, Any], web_searches: int = 0) -> Usage
     return UsageReading(usage, quantities.clamped)
 
 
+def searches_charged_by_google(model: str, query_count: int) -> int:
+    """Google charges for each query, but up to Gemini 2.5 once for a prompt, however many queries it takes."""
+    return min(query_count, 1) if _SEARCHES_BY_PROMPT.match(model) else query_count
+
+
 def service_tier_served(answer: Mapping[str, Any]) -> str:
     """The tier that the provider says it served; empty for the ordinary one."""
+    if answer.get("speed") == "fast":
+        # Anthropic's fast mode multiplies the prices of the tokens, as only tiers do.
+        return "fast"
     tier = answer.get("service_tier")
     if not isinstance(tier, str) or tier in _ORDINARY_TIERS:
         return ""

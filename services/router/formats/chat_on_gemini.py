@@ -13,7 +13,7 @@ from services.router.formats.translated_stream import TranslatedStream, Translat
 from services.router.translation import from_gemini
 from services.router.translation.chat_answer import completion
 from services.router.translation.to_gemini import content_request
-from services.router.usage import usage_from_gemini
+from services.router.usage import searches_charged_by_google, usage_from_gemini
 
 
 class ChatOnGemini:
@@ -33,11 +33,11 @@ class ChatOnGemini:
         if not from_gemini.is_answer(response):
             return None
         report = response.get("usageMetadata")
-        searches = from_gemini.searches_in(response)
+        model = str(response.get("modelVersion", ""))
+        searches = searches_charged_by_google(model, from_gemini.searches_in(response))
         reading = usage_from_gemini(report, searches) if isinstance(report, dict) else None
         choices = from_gemini.choices_of(response)
         usage = chat_usage(reading.usage) if reading is not None else None
-        model = str(response.get("modelVersion", ""))
         said = completion(str(response.get("responseId", "")), model, created_seconds, choices, usage)
         return Answer(
             body=orjson.dumps(said),
@@ -77,7 +77,7 @@ class ContentTranslation(Translation):
             self._take_usage(report)
 
     def _take_usage(self, report: Mapping[str, Any]) -> None:
-        reading = usage_from_gemini(report, self._searches)
+        reading = usage_from_gemini(report, searches_charged_by_google(self.model, self._searches))
         if reading is None:
             return
         if self._finished:

@@ -12,7 +12,7 @@ from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
 from services.router.formats.event_stream import Part, StreamReader, parse_event
 from services.router.formats.members import objects, optional_member
-from services.router.usage import QUANTITY_MAX, UsageReading, service_tier_served, usage_from_responses
+from services.router.usage import UsageReading, searches_charged, service_tier_served, usage_from_responses
 from tollgate.ledger.v1.usage_pb2 import OutputImages, Usage
 
 _TOKENS_PER_ITEM = 3
@@ -68,7 +68,7 @@ class Responses(Endpoint):
         output = message.get("output")
         if not isinstance(output, list):
             return None
-        counted = _counted(output)
+        counted = _counted(message)
         return Answer(
             body=body,
             usage=_usage(message, counted),
@@ -109,8 +109,7 @@ class ResponseStreamReader(StreamReader):
         return str(delta) if is_text else ""
 
     def _take(self, response: Mapping[str, Any]) -> None:
-        output = response.get("output")
-        self.counted = _counted(output if isinstance(output, list) else [])
+        self.counted = _counted(response)
         self.usage = _usage(response, self.counted) or self.usage
         self.service_tier = service_tier_served(response)
 
@@ -143,12 +142,13 @@ def _usage(response: Mapping[str, Any], counted: Usage) -> UsageReading | None:
     return reading
 
 
-def _counted(output: list[Any]) -> Usage:
-    """What the provider made with tools of its own."""
-    searches = [each for each in objects(output) if each.get("type") == "web_search_call" and _is_search(each)]
+def _counted(response: Mapping[str, Any]) -> Usage:
+    """What the provider made with tools of its own: as it says, else as the output shows."""
+    output = response.get("output")
+    searches = sum(1 for each in objects(output) if each.get("type") == "web_search_call" and _is_search(each))
     images = [each for each in objects(output) if each.get("type") == "image_generation_call"]
     return Usage(
-        web_searches=min(len(searches), QUANTITY_MAX),
+        web_searches=searches_charged(response, searches),
         output_images=[
             OutputImages(size=_word(each.get("size")), quality=_word(each.get("quality")), count=1) for each in images
         ],

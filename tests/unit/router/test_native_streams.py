@@ -146,6 +146,41 @@ def test_an_image_of_megabytes_is_read_in_pieces_without_being_kept() -> None:
     assert stream.output_text == ""
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_the_searches_of_a_response_are_those_the_provider_charges_for(streamed: bool) -> None:
+    """Some of what looks like a search is not charged, and the provider says how many were."""
+    request = RESPONSES.read(b'{"model":"m","input":"Hi"}', {})
+    response = {
+        "output": [{"type": "web_search_call", "action": {"type": "search"}}] * 3,
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+        "tool_usage": {"web_search": {"num_requests": 2}},
+    }
+    if streamed:
+        event = b"data: " + orjson.dumps({"type": "response.completed", "response": response}) + b"\n\n"
+        reading = read_along(request, [event])[1].usage
+    else:
+        answer = NativeExchange(RESPONSES).answer(request, orjson.dumps(response), 0)
+        assert answer is not None
+        reading = answer.usage
+
+    assert reading is not None and reading.usage.web_searches == 2
+
+
+def test_a_streamed_message_tells_its_fast_mode_and_its_summaries() -> None:
+    request = MESSAGES.read(b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}', {})
+    beginning = {"usage": {"input_tokens": 5, "output_tokens": 1, "speed": "fast"}}
+    summary = {"type": "compaction", "input_tokens": 100, "output_tokens": 3}
+    events = [
+        {"type": "message_start", "message": beginning},
+        {"type": "message_delta", "usage": {"output_tokens": 7, "iterations": [summary]}},
+    ]
+    _, stream = read_along(request, [b"data: " + orjson.dumps(each) + b"\n\n" for each in events])
+
+    assert stream.service_tier == "fast"
+    assert stream.usage is not None
+    assert (stream.usage.usage.input_tokens, stream.usage.usage.output_tokens) == (105, 10)
+
+
 def test_a_message_that_breaks_off_knows_its_input_exactly() -> None:
     request, events, _ = made("messages")
     _, stream = read_along(request, events[:-1])

@@ -246,6 +246,16 @@ def test_generated_content_becomes_a_chat_completion() -> None:
     assert answer.usage.usage.web_searches == 2
 
 
+def test_several_searches_for_one_prompt_are_one_with_gemini_2_5() -> None:
+    response, streamed = whole_and_streamed("Hi simulate:searches=3")
+    renamed = orjson.dumps({**response, "modelVersion": "gemini-2.5-flash"})
+    answer = ChatOnGemini().answer(request_for(), renamed, CREATED)
+    _, stream = read_along([streamed.replace(b'"modelVersion":"flash"', b'"modelVersion":"gemini-2.5-flash"')])
+
+    assert answer is not None and answer.usage is not None and stream.usage is not None
+    assert (answer.usage.usage.web_searches, stream.usage.usage.web_searches) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("reason", "finish_reason"),
     [("STOP", "stop"), ("MAX_TOKENS", "length"), ("SAFETY", "content_filter"), ("NEW", "stop")],

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.router.usage import (
     UsageReading,
+    searches_charged_by_google,
     service_tier_served,
     usage_from_anthropic,
     usage_from_embeddings,
@@ -90,9 +91,34 @@ def test_whatever_is_reported_no_part_is_larger_than_its_whole(
         assert 0 <= reading.usage.reasoning_tokens <= reading.usage.output_tokens
 
 
-@pytest.mark.parametrize(("said", "tier"), [("flex", "flex"), ("default", ""), ("auto", ""), (None, ""), (7, "")])
+@pytest.mark.parametrize(
+    ("said", "tier"),
+    [
+        *((name, name) for name in ("flex", "priority", "batch", "scale")),
+        *((ordinary, "") for ordinary in ("default", "auto", "standard", None, 7)),
+    ],
+)
 def test_the_tier_that_counts_is_the_one_served(said: object, tier: str) -> None:
     assert service_tier_served({"service_tier": said}) == tier
+
+
+@pytest.mark.parametrize(("speed", "tier"), [("fast", "fast"), ("standard", "priority"), (None, "priority")])
+def test_anthropics_fast_mode_is_a_tier_of_its_own(speed: object, tier: str) -> None:
+    assert service_tier_served({"service_tier": "priority", "speed": speed}) == tier
+
+
+def test_predicted_tokens_that_were_rejected_are_inside_the_output_and_not_added_to_it() -> None:
+    reported = report(completion=200)
+    reported["completion_tokens_details"] = {"accepted_prediction_tokens": 50, "rejected_prediction_tokens": 120}
+
+    assert used(usage_from_openai(reported)) == Usage(input_tokens=1000, output_tokens=200)
+
+
+def test_speech_is_inside_the_output_with_its_own_count() -> None:
+    reported = report(completion=200)
+    reported["completion_tokens_details"] = {"audio_tokens": 150, "text_tokens": 50}
+
+    assert used(usage_from_openai(reported)) == Usage(input_tokens=1000, output_tokens=200, output_audio_tokens=150)
 
 
 def used(reading: UsageReading | None) -> Usage:
@@ -120,6 +146,31 @@ def test_anthropic_counts_the_cache_beside_the_input_and_we_inside_it() -> None:
         reasoning_tokens=4,
         web_searches=2,
     )
+
+
+def test_what_anthropic_summarises_of_a_long_conversation_counts_too() -> None:
+    """It is told beside the total, and charged like the rest."""
+    said = {"type": "message", "input_tokens": 23, "output_tokens": 10}
+    summary = {
+        "type": "compaction",
+        "input_tokens": 100,
+        "cache_read_input_tokens": 50,
+        "cache_creation_input_tokens": 30,
+        "cache_creation": {"ephemeral_1h_input_tokens": 30},
+        "output_tokens": 3,
+    }
+    report = {"input_tokens": 23, "output_tokens": 10, "iterations": [summary, said, "?"]}
+
+    assert used(usage_from_anthropic(report)) == Usage(
+        input_tokens=203, cached_input_tokens=50, cache_write_tokens=30, cache_write_1h_tokens=30, output_tokens=13
+    )
+
+
+def test_what_another_model_says_in_the_same_answer_is_not_charged_like_this_one() -> None:
+    advice = {"type": "advisor_message", "model": "dearer", "input_tokens": 100, "output_tokens": 3}
+    report = {"input_tokens": 23, "output_tokens": 10, "iterations": [advice]}
+
+    assert used(usage_from_anthropic(report)) == Usage(input_tokens=23, output_tokens=10)
 
 
 def test_writes_that_are_told_by_their_time_only_are_added_up() -> None:
@@ -151,6 +202,20 @@ def test_gemini_counts_thoughts_beside_the_output_and_we_inside_it() -> None:
         output_audio_tokens=3,
         web_searches=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "searches"),
+    [
+        pytest.param("gemini-2.5-flash", 1, id="once for a prompt, up to Gemini 2.5"),
+        pytest.param("gemini-2.0-flash-001", 1, id="likewise before"),
+        pytest.param("gemini-3-pro-preview", 3, id="by the query since Gemini 3"),
+        pytest.param("", 3, id="by the query where nobody says"),
+    ],
+)
+def test_google_charges_for_searches_by_the_prompt_or_by_the_query(model: str, searches: int) -> None:
+    assert searches_charged_by_google(model, 3) == searches
+    assert searches_charged_by_google(model, 0) == 0
 
 
 def test_what_of_the_cache_were_images_is_absent_where_gemini_does_not_say() -> None:
@@ -186,9 +251,10 @@ _readers = st.sampled_from(
 _names = st.sampled_from(
     """prompt_tokens completion_tokens input_tokens output_tokens cache_read_input_tokens cache_creation_input_tokens
     cache_creation input_tokens_details output_tokens_details prompt_tokens_details completion_tokens_details
-    server_tool_use cached_tokens reasoning_tokens image_tokens audio_tokens thinking_tokens ephemeral_1h_input_tokens
-    ephemeral_5m_input_tokens web_search_requests promptTokenCount candidatesTokenCount thoughtsTokenCount
-    cachedContentTokenCount promptTokensDetails cacheTokensDetails modality tokenCount""".split()  # noqa: SIM905
+    server_tool_use iterations cached_tokens reasoning_tokens image_tokens audio_tokens thinking_tokens
+    ephemeral_1h_input_tokens ephemeral_5m_input_tokens web_search_requests promptTokenCount
+    candidatesTokenCount thoughtsTokenCount cachedContentTokenCount promptTokensDetails cacheTokensDetails
+    modality tokenCount""".split()  # noqa: SIM905
 )
 _reports = st.dictionaries(
     _names,
