@@ -4,7 +4,7 @@ Every text token is at least one byte of the request, so a request has at most a
 for what providers wrap around it, which is most where there are tools. Images come as URLs or as base64, whose bytes
 say nothing; each counts as the most that a provider makes of one. What a request only refers to (a file elsewhere),
 or has compressed (a PDF), can be as long as the context of a large model. Output is what the caller allows, or the
-model's maximum.
+model's maximum, and may be speech or images where the model makes such; whether it does, no request has to say.
 """
 
 import mimetypes
@@ -14,7 +14,10 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from services.router.formats.endpoint import EndpointNumber, ModelRequest
+from services.router.formats.members import objects
 from services.router.routing import Candidate
 from tollgate.ledger.v1 import credit_service_pb2, usage_pb2
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
@@ -43,7 +46,13 @@ _LIMITS = {
     EndpointNumber.RESPONSES: ("max_output_tokens",),
     EndpointNumber.MESSAGES: ("max_tokens",),
 }
-_FILES = (b"file_url", b"file_data", b"fileUri", b'"type":"document"')
+_FILES = (
+    *(b"file_url", b"file_data", b"fileUri", b'"type":"document"'),
+    *(b'"type":"video_url"', b'"type":"input_video"', b'"type":"audio_url"'),
+)
+# Tools by which a provider reads what nobody sent.
+_FETCHES = (b'"type":"web_fetch', b'"type":"mcp')
+_MEDIA = (b"image", b"audio", b"file", b"document", b"video")
 _IMAGES = ("image_url", "input_image", "image")
 _IMAGE = "image/"
 # Where images are: in these members of a request, and in these of what is in them.
@@ -56,8 +65,8 @@ class Bound:
     """What one of each costs at most after the discount. In USD times 10^18."""
 
     input_token: int
-    output_token: int
     media_input_token: int
+    # A token of whatever a model makes, text included.
     media_output_token: int
     output_image: int
     request: int
@@ -68,7 +77,6 @@ class Bound:
 def bound_from_proto(bound: credit_service_pb2.PriceBound) -> Bound:
     return Bound(
         input_token=_atto(bound.input_token),
-        output_token=_atto(bound.output_token),
         media_input_token=_atto(bound.media_input_token),
         media_output_token=_atto(bound.media_output_token),
         output_image=_atto(bound.output_image),
@@ -85,12 +93,15 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
     is_media = number is EndpointNumber.IMAGE_GENERATIONS or _may_hold_media(request.written)
     input_tokens = _input_tokens(request, candidate, is_media=is_media)
     output_tokens, images = _output(number, members, candidate)
-    searches = SEARCHES_MAX if b"search" in request.written or "search" in candidate.model else 0
-    if searches:
+    searches = _searches(members) if b"search" in request.written or "search" in candidate.model else 0
+    if searches or any(fetch in request.written for fetch in _FETCHES):
         input_tokens += SEARCHED_TOKENS_MAX
+    if _may_summarise(members):
+        input_tokens += input_tokens
+        output_tokens += candidate.output_tokens_max or OUTPUT_TOKENS_MAX
     atto = (
         input_tokens * (bound.media_input_token if is_media else bound.input_token)
-        + output_tokens * (bound.media_output_token if is_media else bound.output_token)
+        + output_tokens * bound.media_output_token
         + images * bound.output_image
         + bound.request
         + searches * bound.web_search
@@ -134,7 +145,7 @@ def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> 
 
 
 def _may_hold_media(body: bytes) -> bool:
-    return b"image" in body or b"audio" in body or b"file" in body or b"document" in body
+    return any(kind in body for kind in _MEDIA)
 
 
 def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:
@@ -190,7 +201,8 @@ def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candi
     """Tokens and images."""
     if number is EndpointNumber.EMBEDDINGS:
         return 0, 0
-    answers = _count(members["n"]) or 1 if "n" in members else 1
+    # Of `best_of` answers all are written, and `n` are given.
+    answers = max(_count(members.get("n")), _count(members.get("best_of")), 1)
     if number is EndpointNumber.IMAGE_GENERATIONS:
         return answers * GENERATED_IMAGE_TOKENS_MAX, answers
     asked = 0
@@ -198,7 +210,24 @@ def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candi
         if name in members:
             asked = max(asked, _count(members[name]))
     most = candidate.output_tokens_max or asked or OUTPUT_TOKENS_MAX
-    return answers * min(asked or most, most), 0
+    # What was predicted and is rejected counts as written.
+    predicted = len(orjson.dumps(members["prediction"])) if members.get("prediction") else 0
+    return answers * (min(asked or most, most) + predicted), 0
+
+
+def _searches(members: Mapping[str, Any]) -> int:
+    """As many as there usually are at most, or as the call allows beyond that."""
+    uses = sum(_count(tool.get("max_uses")) for tool in objects(members.get("tools")))
+    return max(SEARCHES_MAX, _count(members.get("max_tool_calls")), uses)
+
+
+def _may_summarise(members: Mapping[str, Any]) -> bool:
+    """Whether the model may be asked for a summary of the conversation before it is asked for its answer."""
+    management = members.get("context_management")
+    edits = management.get("edits") if isinstance(management, dict) else management
+    return bool(members.get("compaction")) or any(
+        str(edit.get("type")).startswith("compact") for edit in objects(edits)
+    )
 
 
 def _count(value: object) -> int:

@@ -18,6 +18,7 @@ from services.router.worst_case import (
     REFERRED_TOKENS_MAX,
     ROUNDING_PICO,
     SEARCHED_TOKENS_MAX,
+    SEARCHES_MAX,
     TOOL_TOKENS_MAX,
     WRAPPING_TOKENS_MAX,
     bound_from_proto,
@@ -60,6 +61,10 @@ def chat(content: object = "hi", **members: Any) -> dict[str, Any]:
         pytest.param({"max_tokens": 9_000}, 4_096, 4_096, id="the caller's, beyond what the model can"),
         pytest.param({"max_tokens": 200_000}, None, 200_000, id="the caller's, beyond what is usual"),
         pytest.param({"max_tokens": 100, "n": 3}, None, 300, id="several answers"),
+        pytest.param(
+            {"max_tokens": 100, "n": 2, "best_of": 5}, None, 500, id="several answers, of which some are given"
+        ),
+        pytest.param({"max_tokens": 100, "n": None, "best_of": None}, None, 100, id="of how many nobody says"),
         pytest.param({"max_tokens": "100"}, 4_096, 4_096, id="not a number"),
     ],
 )
@@ -79,6 +84,52 @@ def test_the_output_is_what_may_be_written(
 )
 def test_a_limit_by_the_name_of_another_endpoint_is_none(path: str, members: dict[str, Any]) -> None:
     assert worst(members, path=path)[0] == OUTPUT_TOKENS_MAX
+
+
+def test_predicted_tokens_that_are_rejected_are_written_too() -> None:
+    prediction = {"type": "content", "content": "x" * 1_000}
+
+    assert worst(chat(max_tokens=100, prediction=prediction))[0] == 100 + len(orjson.dumps(prediction))
+    assert worst(chat(max_tokens=100, prediction=None))[0] == 100
+
+
+SUMMARIES = {"context_management": {"edits": [{"type": "compact_20260112"}]}}
+
+
+@pytest.mark.parametrize("members", [SUMMARIES, {"compaction": {"type": "summarize"}}], ids=["when long", "asked for"])
+def test_to_summarise_a_conversation_it_is_read_and_written_once_more(members: dict[str, Any]) -> None:
+    ordinary = worst(chat(max_tokens=100), path="/v1/messages", output_tokens_max=4_096)
+    body_bytes = len(orjson.dumps({"model": "gpt-4o", **chat(max_tokens=100), **members}))
+
+    output_tokens, beyond_bytes = worst(chat(max_tokens=100, **members), path="/v1/messages", output_tokens_max=4_096)
+
+    assert output_tokens == ordinary[0] + 4_096
+    assert beyond_bytes == 2 * ordinary[1] + body_bytes
+
+
+def test_to_forget_the_results_of_tools_nothing_is_read_again() -> None:
+    forgetting = {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}
+
+    assert worst(chat(max_tokens=100, **forgetting), path="/v1/messages") == (100, WRAPPING_TOKENS_MAX)
+
+
+@pytest.mark.parametrize("members", [{}, {"modalities": ["text", "audio"]}], ids=["unasked", "asked for"])
+def test_an_answer_may_be_speech_or_images_whether_they_are_asked_for_or_not(members: dict[str, Any]) -> None:
+    output_tokens, _ = worst(chat(max_tokens=100, **members), media_output_token="0.000008")
+
+    assert output_tokens == 800
+
+
+def test_a_prompt_may_be_written_to_the_dearest_cache() -> None:
+    """The ledger's bound of input includes writes for an hour."""
+    hour = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    members = {"messages": [{"role": "user", "content": [hour]}], "max_tokens": 1}
+    request = ENDPOINT_BY_PATH["/v1/messages"].read(orjson.dumps({"model": "claude", **members}), {})
+    bound = bound_from_proto(PriceBound(input_token="0.00001"))
+    candidate = Candidate("anthropic", "claude", "claude")
+    tokens = len(request.body) + WRAPPING_TOKENS_MAX
+
+    assert worst_case_pico(request, candidate, bound, payload_retained=False) == tokens * 10**7 + ROUNDING_PICO
 
 
 def test_a_prompt_has_at_most_as_many_tokens_as_bytes() -> None:
@@ -172,11 +223,48 @@ def worst_of_bytes(part: bytes) -> int:
         pytest.param(DOCUMENT.replace(b"document", b"\\u0064ocument"), id="escaped"),
         pytest.param(DOCUMENT.replace(b'{"type"', b'{"type":"text","type"'), id="of two types"),
         pytest.param(b'{"type":"input_file","file\\u005furl":"https://example.com/a.pdf"}', id="an escaped name"),
+        pytest.param(b'{"type":"video_url","video_url":{"url":"https://example.com/a"}}', id="a film"),
+        pytest.param(b'{"type":"audio_url","audio_url":{"url":"https://example.com/a"}}', id="a recording"),
+        pytest.param(b'{"type":"input_video","input_video":"https://example.com/a"}', id="a film by another name"),
         pytest.param(b'{"type":"file","file":{"file_data":"data:application/pdf;base64,AAAA"}}', id="compressed"),
     ],
 )
 def test_what_is_only_referred_to_may_be_as_long_as_a_context_however_it_is_written(part: bytes) -> None:
     assert worst_of_bytes(part) == WRAPPING_TOKENS_MAX + REFERRED_TOKENS_MAX
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'{"type":"web_fetch_20250910","name":"web_fetch"}',
+        b'{"type": "mcp", "server_url":"https://example.com"}',
+        b'{"type":"mcp_toolset","mcp_server_name":"a"}',
+    ],
+)
+def test_what_the_provider_fetches_is_read_too(part: bytes) -> None:
+    assert worst_of_bytes(part) == WRAPPING_TOKENS_MAX + SEARCHED_TOKENS_MAX
+
+
+def test_a_text_that_speaks_of_fetching_fetches_nothing() -> None:
+    assert worst_of_bytes(b'{"type":"text","text":"\\"type\\":\\"web_fetch\\" fetch mcp"}') == WRAPPING_TOKENS_MAX
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "searches"),
+    [
+        ("/v1/messages", {"messages": chat()["messages"], "max_tokens": 1, "tools": [{"max_uses": 3}]}, SEARCHES_MAX),
+        ("/v1/messages", {"messages": chat()["messages"], "max_tokens": 1, "tools": [{"max_uses": 50}]}, 50),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 1, "max_tool_calls": 70, "tools": []}, 70),
+    ],
+)
+def test_there_are_as_many_searches_as_the_call_allows(path: str, members: dict[str, Any], searches: int) -> None:
+    body = orjson.dumps({"model": "searching", **members})
+    bound = bound_from_proto(PriceBound(web_search="0.01"))
+    candidate = Candidate("p", "searching", "searching")
+
+    worst_pico = worst_case_pico(ENDPOINT_BY_PATH[path].read(body, {}), candidate, bound, payload_retained=False)
+
+    assert worst_pico == searches * 10**10 + ROUNDING_PICO
 
 
 @pytest.mark.parametrize("part", [SEARCH, SEARCH.replace(b"s", b"\\u0073")], ids=["as SDKs write", "escaped"])
