@@ -1,4 +1,4 @@
-"""What a provider keeps for whoever holds a key: responses, conversations, files, containers, stored prompts.
+"""What a provider keeps for whoever holds a key: responses, conversations, files, containers, prompts.
 
 The platform's key is shared by all organizations, so nothing that is kept under it may be named in a request, nor put
 there: ids are no secrets. An organization's own key reaches what is the organization's own.
@@ -14,6 +14,7 @@ _REFERENCES = frozenset(
         *("previous_response_id", "comparison_response_id", "previous_message_id", "thread"),
         *("file_id", "file_ids", "vector_store_id", "vector_store_ids", "collection_ids", "data_sources"),
         *("container_id", "skill_id", "memory_store_id", "tunnel_id"),
+        *("cached_content", "cachedcontent"),
     }
 )
 # They do where they are a text, or have an id.

@@ -74,6 +74,8 @@ def test_a_response_names_what_it_asks_the_provider_to_look_up_or_to_keep(named:
         ("audio", {"messages": [*HI, {"role": "assistant", "audio": {"id": "audio_1"}}]}),
         ("voice", {"audio": {"format": "mp3", "voice": {"id": "voice_1"}}}),
         ("data_sources", {"data_sources": [{"type": "azure_search", "parameters": {"index_name": "all"}}]}),
+        ("cached_content", {"extra_body": {"google": {"cached_content": "cachedContents/1"}}}),
+        ("cachedContent", {"cachedContent": "cachedContents/1"}),
         ("file_id", {"messages": [{"role": "assistant", "thinking_blocks": [{"source": {"file_id": "file_1"}}]}]}),
         ("url", {"messages": user({"type": "image_url", "image_url": {"url": "gs://bucket/cat.png"}})}),
         (
