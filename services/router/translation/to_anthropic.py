@@ -10,6 +10,8 @@ from services.router.translation.chat_request import THINKING_TOKENS
 
 # Where neither the request nor the configuration says how long an answer may be; this format has to be told.
 OUTPUT_TOKENS_DEFAULT = 8192
+# As many as credit is reserved for.
+_SEARCHES_MAX = 20
 # The least that a budget of thinking may be.
 _THINKING_TOKENS_MIN = 1024
 _JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
@@ -118,7 +120,7 @@ def _base64_source(media: chat.Media) -> dict[str, Any]:
 def _tools(members: Mapping[str, Any]) -> dict[str, Any]:
     tools: list[dict[str, Any]] = [_tool(function) for function in chat.functions_of(members)]
     if isinstance(members.get("web_search_options"), dict):
-        tools.append({"type": "web_search_20250305", "name": "web_search"})
+        tools.append({"type": "web_search_20250305", "name": "web_search", "max_uses": _SEARCHES_MAX})
     if not tools:
         return {}
     choice = chat.tool_choice_of(members)

@@ -20,6 +20,7 @@ from services.router.formats.exchange import AnswerStream
 from services.router.formats.registry import CHAT_COMPLETIONS
 from services.router.translation.to_anthropic import message_request
 from services.router.usage import usage_from_anthropic
+from services.router.worst_case import SEARCHES_MAX
 from tests.unit.router.translation_cases import PIXEL_URL, SCHEMA, TOOL_TURNS, WEATHER, asking, requests, saying, splits
 
 JUDGE: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)
@@ -76,6 +77,12 @@ def test_instructions_leave_the_turns_wherever_they_stood() -> None:
         {"type": "text", "text": "In verse.", "cache_control": {"type": "ephemeral"}},
     ]
     assert [turn["role"] for turn in said["messages"]] == ["user"]
+
+
+def test_it_searches_no_more_than_is_reserved_for() -> None:
+    (tool,) = translated(asking(web_search_options={}))["tools"]
+
+    assert tool == {"type": "web_search_20250305", "name": "web_search", "max_uses": SEARCHES_MAX}
 
 
 def test_results_of_tools_and_what_the_user_adds_are_one_turn() -> None:
