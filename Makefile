@@ -1,6 +1,9 @@
 # `make` lists the commands. Everything they need is installed into .venv from requirements.lock.
 SHELL := /bin/bash
-PYTHON ?= python3
+# The distribution's interpreter where it will do: it was compiled with profile-guided optimisation, as others are not
+# always, and needs an eighth less CPU for a call.
+PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
+  $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 PROTOS := $(shell find protos -name '*.proto')
 DESCRIPTOR := services/gen/tollgate.binpb

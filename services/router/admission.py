@@ -39,7 +39,7 @@ class IncomingCall:
     answer_format: AnswerFormat
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AdmittedCall:
     """A call that may be made. Its permit has to be ended."""
 

@@ -30,7 +30,7 @@ class UpstreamStatusError(UpstreamError):
         self.retry_after_seconds = answer.retry_after_seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WholeCompletion:
     """An answer that is there, whole."""
 
@@ -52,7 +52,7 @@ class OpenStream:
     first_piece: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Try:
     """One attempt, ready to be sent."""
 

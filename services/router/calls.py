@@ -41,7 +41,7 @@ REPLAYED = ("idempotency-replayed", "true")
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WholeAnswer:
     """An answer to send in one piece. Its record is durable already."""
 

@@ -16,7 +16,7 @@ class CacheEntry:
     name: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Keeping:
     """What waits for the end of one call."""
 

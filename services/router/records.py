@@ -23,7 +23,7 @@ _METADATA_PREFIX = "x-tollgate-metadata-"
 _MILLISECONDS_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """When a call came in, and the id it is known by from then on."""
 

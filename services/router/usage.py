@@ -12,7 +12,7 @@ _ORDINARY_TIERS = ("default", "auto", "standard")
 _SEARCHES_BY_PROMPT = re.compile(r"gemini-[12][.-]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UsageReading:
     """A usage, and whether something in it had to be put right first."""
 
@@ -239,6 +239,7 @@ class _Quantities:
         return self._clamp(sum(quantities), QUANTITY_MAX)
 
     def _clamp(self, value: int, most: int) -> int:
-        clamped = min(max(value, 0), most)
-        self.clamped |= clamped != value
-        return clamped
+        if 0 <= value <= most:
+            return value
+        self.clamped = True
+        return 0 if value < 0 else most

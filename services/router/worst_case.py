@@ -50,9 +50,6 @@ _FILES = (
     *(b"file_url", b"file_data", b"fileUri", b'"type":"document"'),
     *(b'"type":"video_url"', b'"type":"input_video"', b'"type":"audio_url"'),
 )
-# Tools by which a provider reads what nobody sent.
-_FETCHES = (b'"type":"web_fetch', b'"type":"mcp')
-_MEDIA = (b"image", b"audio", b"file", b"document", b"video")
 _IMAGES = ("image_url", "input_image", "image")
 _IMAGE = "image/"
 # Where images are: in these members of a request, and in these of what is in them.
@@ -94,9 +91,9 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
     input_tokens = _input_tokens(request, candidate, is_media=is_media)
     output_tokens, images = _output(number, members, candidate)
     searches = _searches(members) if b"search" in request.written or "search" in candidate.model else 0
-    if searches or any(fetch in request.written for fetch in _FETCHES):
+    if searches or _may_fetch(request.written):
         input_tokens += SEARCHED_TOKENS_MAX
-    if _may_summarise(members):
+    if b"compact" in request.written and _may_summarise(members):
         input_tokens += input_tokens
         output_tokens += candidate.output_tokens_max or OUTPUT_TOKENS_MAX
     atto = (
@@ -145,7 +142,12 @@ def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> 
 
 
 def _may_hold_media(body: bytes) -> bool:
-    return any(kind in body for kind in _MEDIA)
+    return b"image" in body or b"audio" in body or b"file" in body or b"document" in body or b"video" in body
+
+
+def _may_fetch(body: bytes) -> bool:
+    """Whether there are tools by which a provider reads what nobody sent."""
+    return b'"type":"web_fetch' in body or b'"type":"mcp' in body
 
 
 def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:

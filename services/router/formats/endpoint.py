@@ -38,7 +38,7 @@ class EndpointNumber(IntEnum):
     MESSAGES = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ModelRequest:
     """A model call as the client made it, looked at no further than every format needs."""
 
@@ -80,7 +80,7 @@ def _no_text() -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """A provider's whole answer, as the client gets it, and what it says about itself."""
 

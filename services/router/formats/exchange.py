@@ -11,7 +11,7 @@ from services.router.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Target:
     """The model that a call is for, as its provider knows it."""
 
@@ -24,7 +24,7 @@ class Target:
     own_key: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class UpstreamCall:
     """What to send to a provider."""
 

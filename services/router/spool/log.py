@@ -24,7 +24,7 @@ from services.router.spool.settings import SpoolSettings
 log = logging.getLogger("tollgate.spool")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Written:
     """An entry that no sync has covered yet."""
 
