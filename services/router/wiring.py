@@ -37,7 +37,7 @@ from services.router.sender import Sender, Sweeper
 from services.router.servicer import InferenceServicer
 from services.router.settings import Settings
 from services.router.spool import Spool
-from services.router.upstream import Upstream
+from services.router.upstream import Upstream, client_context
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyRequest, ResolveKeyResponse, WatchDirectoryRequest
 from tollgate.ledger.v1.directory_service_pb2_grpc import DirectoryServiceStub
 from tollgate.ledger.v1.price_service_pb2 import ListPricesRequest, ListPricesResponse
@@ -78,7 +78,8 @@ class Worker:
             token,
             settle=lambda before: say_until_heard(credit_ledger.end_lives, before),
         )
-        self._upstreams = [Upstream(provider) for provider in settings.providers]
+        context = client_context()
+        self._upstreams = [Upstream(provider, context) for provider in settings.providers]
         self._draining: asyncio.Task[None] | None = None
 
         covers = LeaseCovers(self._credit, PriceBounds(credit_ledger.price_bounds))

@@ -2,6 +2,6 @@
 
 from services.router.upstream.answer import UpstreamAnswer
 from services.router.upstream.errors import UpstreamError
-from services.router.upstream.upstream import Upstream
+from services.router.upstream.upstream import Upstream, client_context
 
-__all__ = ["Upstream", "UpstreamAnswer", "UpstreamError"]
+__all__ = ["Upstream", "UpstreamAnswer", "UpstreamError", "client_context"]

@@ -25,13 +25,12 @@ log = logging.getLogger("tollgate.upstream")
 class Pool:
     """Lives as long as its worker."""
 
-    def __init__(self, url: SplitResult, proxy: Proxy | None, connect_seconds: float) -> None:
-        self._is_secure = url.scheme == "https"
+    def __init__(self, url: SplitResult, context: ssl.SSLContext, proxy: Proxy | None, connect_seconds: float) -> None:
+        self._context = context if url.scheme == "https" else None
         self._host = url.hostname or ""
-        self._port = url.port or (443 if self._is_secure else 80)
+        self._port = url.port or (443 if self._context is not None else 80)
         self._proxy = proxy
         self._connect_seconds = connect_seconds
-        self._context = _context() if self._is_secure else None
         self._idle: deque[Connection] = deque()
 
     async def take(self) -> Connection:
@@ -101,12 +100,6 @@ class Pool:
     def _forget(self, connection: Connection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _keep_alive(connection: socket.socket) -> None:

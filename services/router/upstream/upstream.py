@@ -1,5 +1,6 @@
 """One provider as it is called."""
 
+import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -20,15 +21,25 @@ _HEADERS = {
 }
 
 
+def client_context() -> ssl.SSLContext:
+    """For all providers: it holds the certificates of every authority, which is a megabyte."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class Upstream:
     """One provider's connections. Lives as long as its worker."""
 
-    def __init__(self, provider: Provider) -> None:
-        """Raises SettingError for a URL or headers that cannot be sent, and a proxy that cannot be used."""
+    def __init__(self, provider: Provider, context: ssl.SSLContext) -> None:
+        """The context says whose certificates are believed.
+
+        Raises SettingError for a URL or headers that cannot be sent, and a proxy that cannot be used.
+        """
         self.provider = provider
         url = urlsplit(provider.base_url)
         proxy = proxy_for(url)
-        self._pool = Pool(url, proxy, provider.connect_timeout_seconds)
+        self._pool = Pool(url, context, proxy, provider.connect_timeout_seconds)
         self._headers = {**_HEADERS, **{name.lower(): value for name, value in provider.headers.items()}}
         self._headers["host"] = url.netloc.rpartition("@")[2]
         # What of a URL is said to the server: all of it to a proxy, else what comes after the host.

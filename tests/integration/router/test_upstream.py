@@ -11,7 +11,7 @@ import pytest
 
 from services.router.formats.exchange import UpstreamCall
 from services.router.providers import Provider, read_providers
-from services.router.upstream import Upstream
+from services.router.upstream import Upstream, client_context
 
 PROVIDER = """
 [[providers]]
@@ -85,7 +85,7 @@ async def read_whole(upstream: Upstream) -> None:
 async def test_a_cancellation_that_meets_an_answer_half_way_is_not_lost(
     provider: Provider, use: Callable[[Upstream], Awaitable[None]]
 ) -> None:
-    upstream = Upstream(provider)
+    upstream = Upstream(provider, client_context())
 
     async def then_wait() -> None:
         await use(upstream)

@@ -13,7 +13,7 @@ import uvloop
 from services.common.settings import SettingError
 from services.common.tls import CERTIFICATE_SETTING, PRIVATE_KEY_SETTING
 from services.router.formats.exchange import UpstreamCall
-from services.router.upstream import Upstream, UpstreamAnswer, UpstreamError
+from services.router.upstream import Upstream, UpstreamAnswer, UpstreamError, client_context
 from tests.certificates import Authority
 from tests.integration.router.processes import free_address
 from tests.integration.router.raw_provider import CLOSE, PAUSE, RawProvider, configured, raw_provider, whole
@@ -54,9 +54,13 @@ async def calling(
     directory: Path, *answers: list[bytes], base_url: str = "http://127.0.0.1:{port}/v1"
 ) -> AsyncIterator[tuple[RawProvider, Upstream]]:
     async with raw_provider(*answers) as provider:
-        upstream = Upstream(configured(directory, base_url.format(port=provider.port)))
+        upstream = upstream_at(directory, base_url.format(port=provider.port))
         yield provider, upstream
         upstream.close()
+
+
+def upstream_at(directory: Path, base_url: str) -> Upstream:
+    return Upstream(configured(directory, base_url), client_context())
 
 
 async def ask(upstream: Upstream, call: UpstreamCall = CALL, key: str = "sk-1") -> bytes:
@@ -245,7 +249,7 @@ async def test_who_reads_slowly_makes_the_provider_wait_and_gets_everything(run:
 
 async def test_nobody_listens(run: Run, tmp_path: Path) -> None:
     async def work() -> None:
-        upstream = Upstream(configured(tmp_path, f"http://{free_address()}/v1"))
+        upstream = upstream_at(tmp_path, f"http://{free_address()}/v1")
         assert await failure_of(ask(upstream)) == ("connect_error", 0)
 
     await run(work())
@@ -284,7 +288,7 @@ def server_context(authority: Authority) -> ssl.SSLContext:
 async def test_a_provider_with_a_good_certificate_is_believed(run: Run, tmp_path: Path, authority: Authority) -> None:
     async def work() -> None:
         async with raw_provider([CHUNKED, b"5\r\nhello\r\n0\r\n\r\n"], context=server_context(authority)) as provider:
-            upstream = Upstream(configured(tmp_path, f"https://127.0.0.1:{provider.port}/v1"))
+            upstream = upstream_at(tmp_path, f"https://127.0.0.1:{provider.port}/v1")
             assert [await ask(upstream), await ask(upstream)] == [b"hello", b"hello"]
             upstream.close()
         assert provider.connection_count == 1
@@ -296,7 +300,7 @@ async def test_a_provider_with_a_strangers_certificate_is_not(run: Run, tmp_path
     async def work() -> None:
         strangers = server_context(Authority.make(tmp_path, "strange"))
         async with raw_provider([whole(b"one")], context=strangers) as provider:
-            upstream = Upstream(configured(tmp_path, f"https://127.0.0.1:{provider.port}/v1"))
+            upstream = upstream_at(tmp_path, f"https://127.0.0.1:{provider.port}/v1")
             assert await failure_of(ask(upstream)) == ("connect_error", 0)
         assert provider.requests == []
 
@@ -335,7 +339,7 @@ async def test_tls_goes_through_the_proxy_of_the_environment(
             a_proxy(provider.port) as (port, asked),
         ):
             monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{port}")
-            upstream = Upstream(configured(tmp_path, "https://provider.test/v1"))
+            upstream = upstream_at(tmp_path, "https://provider.test/v1")
             assert [await ask(upstream), await ask(upstream)] == [b"one", b"one"]
             upstream.close()
         assert asked == [
@@ -354,7 +358,7 @@ async def test_a_proxy_that_refuses_is_a_provider_that_cannot_be_reached(
     async def work() -> None:
         async with a_proxy(0, status=407) as (port, _):
             monkeypatch.setenv("https_proxy", f"127.0.0.1:{port}")
-            assert await failure_of(ask(Upstream(configured(tmp_path, "https://provider.test/v1")))) == (
+            assert await failure_of(ask(upstream_at(tmp_path, "https://provider.test/v1"))) == (
                 "connect_error",
                 0,
             )
@@ -368,7 +372,7 @@ async def test_without_tls_the_proxy_is_asked_for_the_whole_url(
     async def work() -> None:
         async with raw_provider([whole(b"one")]) as proxy:
             monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
-            assert await ask(Upstream(configured(tmp_path, "http://provider.test/v1"))) == b"one"
+            assert await ask(upstream_at(tmp_path, "http://provider.test/v1")) == b"one"
         assert proxy.requests[0].startswith(b"POST http://provider.test/v1/chat/completions HTTP/1.1\r\n")
         assert b"host: provider.test\r\n" in proxy.requests[0]
         assert b"proxy-authorization: Basic dXNlcjpwYXNz\r\n" in proxy.requests[0]
@@ -382,9 +386,9 @@ async def test_who_is_not_to_go_through_the_proxy_does_not(
     async def work() -> None:
         async with raw_provider([whole(b"one")]) as provider, raw_provider([whole(b"no")]) as proxy:
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-            assert await ask(Upstream(configured(tmp_path, f"http://127.0.0.1:{provider.port}/v1"))) == b"one"
+            assert await ask(upstream_at(tmp_path, f"http://127.0.0.1:{provider.port}/v1")) == b"one"
             monkeypatch.setenv("no_proxy", ".test")
-            assert await failure_of(ask(Upstream(configured(tmp_path, "http://provider.test/v1")))) == (
+            assert await failure_of(ask(upstream_at(tmp_path, "http://provider.test/v1"))) == (
                 "connect_error",
                 0,
             )
@@ -399,4 +403,4 @@ def test_a_proxy_that_speaks_something_else_is_refused_at_the_start(
     monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
 
     with pytest.raises(SettingError, match="https_proxy must be the http:// URL of a proxy"):
-        Upstream(configured(tmp_path, "https://provider.test/v1"))
+        upstream_at(tmp_path, "https://provider.test/v1")
