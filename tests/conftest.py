@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from development.postgres import EmbeddedPostgres
 
 TEMPLATE = "tollgate_template"
+# How fast a shared machine is says nothing about a rule.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 _numbers = itertools.count(1)
 
 
