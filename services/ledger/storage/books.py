@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.ledger.books.credits import Credit, settled, without_ended
 from services.ledger.books.journal import Account, Balances, spendable
 from services.ledger.storage import postings
+from services.ledger.storage.array_literals import array_of
 from services.ledger.storage.credits import credit_from_row, end_credits
 from services.ledger.storage.postings import Entry, Placed
 
@@ -76,7 +77,7 @@ def post(
         return {}
     pages = {
         organization_id: _Page(*page)
-        for organization_id, *page in connection.execute(_NEXT_PAGES, (now, ids)).fetchall()
+        for organization_id, *page in connection.execute(_NEXT_PAGES, (now, array_of(ids))).fetchall()
     }
     balances: dict[str, Balances] = dict(postings.find_balances(connection, ids))
     for organization_id in ids:

@@ -6,6 +6,7 @@ from datetime import date
 from psycopg import Connection
 
 from services.ledger.storage import copy_binary
+from services.ledger.storage.array_literals import array_of
 from services.ledger.storage.copy_binary import FixedFields
 from services.ledger.usage.daily import MONEY, RECORDS, DayKey, MoneyKey, Sums
 
@@ -94,4 +95,4 @@ def add_records(connection: Connection, days: Mapping[DayKey, Sums]) -> None:
     """Adds to the sums that are there, like `add_money`."""
     if days:
         columns = zip(*((*key, *sums) for key, sums in days.items()), strict=True)
-        connection.execute(_ADD_RECORDS, [list(column) for column in columns])
+        connection.execute(_ADD_RECORDS, [array_of(column) for column in columns])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from psycopg import Connection
 
+from services.ledger.storage.array_literals import array_of
 from services.ledger.usage.records import RecordStatus
 
 
@@ -58,7 +59,7 @@ def lock_cursors(connection: Connection, logs: Collection[Log]) -> dict[Log, int
     """The committed sequence of each log, 0 for new ones. Holds the rows until the transaction ends."""
     cursors = dict.fromkeys(logs, 0)
     if logs:
-        producers, epochs = [log.producer_id for log in logs], [log.epoch for log in logs]
+        producers, epochs = array_of(log.producer_id for log in logs), array_of(log.epoch for log in logs)
         for producer_id, epoch, committed_sequence in connection.execute(_LOCK, (producers, epochs)):
             cursors[Log(producer_id, epoch)] = committed_sequence
     return cursors
@@ -66,8 +67,8 @@ def lock_cursors(connection: Connection, logs: Collection[Log]) -> dict[Log, int
 
 def advance_cursors(connection: Connection, cursors: Mapping[Log, int]) -> None:
     if cursors:
-        producers, epochs = [log.producer_id for log in cursors], [log.epoch for log in cursors]
-        connection.execute(_ADVANCE, (producers, epochs, list(cursors.values())))
+        producers, epochs = array_of(log.producer_id for log in cursors), array_of(log.epoch for log in cursors)
+        connection.execute(_ADVANCE, (producers, epochs, array_of(cursors.values())))
 
 
 def set_aside(connection: Connection, rejected: Iterable[Rejected], receipt_time: datetime) -> None:

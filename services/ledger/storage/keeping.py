@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ledger.retention.retention import retention_class
+from services.ledger.storage.array_literals import array_of
 
 
 class Keeping(NamedTuple):
@@ -30,7 +31,7 @@ def find_keeping(connection: Connection, organization_ids: Collection[str]) -> d
     """By organization. Unknown ones are left out."""
     if not organization_ids:
         return {}
-    rows = connection.execute(_FIND, (sorted(organization_ids),))
+    rows = connection.execute(_FIND, (array_of(sorted(organization_ids)),))
     return {organization_id: Keeping(retention_class(days), retained) for organization_id, days, retained in rows}
 
 

@@ -15,6 +15,7 @@ from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeri
 from services.ledger.books.credits import settled, without_ended
 from services.ledger.books.journal import worth
 from services.ledger.storage import postings
+from services.ledger.storage.array_literals import array_of
 from services.ledger.storage.credits import OPEN, credit_from_row
 from services.ledger.storage.spending_limits import limit_from_row
 from services.ledger.usage.records import Reserved
@@ -257,8 +258,8 @@ def settle(connection: Connection, reserved: Iterable[Reserved]) -> None:
         key = (organization_id, lease_id)
         sums[key] = sums.get(key, 0) + reserved_pico
     if sums:
-        organizations, leases = [key[0] for key in sums], [key[1] for key in sums]
-        connection.execute(_SETTLE, (organizations, leases, list(sums.values())))
+        organizations, leases = (array_of(column) for column in zip(*sums, strict=True))
+        connection.execute(_SETTLE, (organizations, leases, array_of(sums.values())))
 
 
 def renew(connection: Connection, organization_id: str, lease_ids: Collection[str], expire_time: datetime) -> list[str]:
@@ -295,8 +296,8 @@ def find_overdue(connection: Connection, now: datetime) -> tuple[int, int]:
 def add_spending(connection: Connection, spent: Mapping[tuple[str, str, date], int]) -> None:
     """Adds charges to what keys and organizations have spent: by organization, key and day."""
     if spent:
-        organizations, keys, days = (list(column) for column in zip(*spent, strict=True))
-        charges = list(spent.values())
+        organizations, keys, days = (array_of(column) for column in zip(*spent, strict=True))
+        charges = array_of(spent.values())
         connection.execute(_ADD_SPENDING_OF_KEYS, (organizations, keys, days, charges))
         connection.execute(_ADD_SPENDING, (organizations, days, charges))
 

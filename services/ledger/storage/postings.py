@@ -7,6 +7,7 @@ from datetime import datetime
 from psycopg import Connection
 
 from services.ledger.books.journal import Account, Balances, EntryKind, Postings, after, worth
+from services.ledger.storage.array_literals import array_of, array_of_arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,12 @@ _BALANCES = """
 _ADD_ENTRIES = """
     INSERT INTO ledger.journal_entry
            (organization_id, sequence, kind, reference, create_time, balance_pico, accounts, amounts)
-    SELECT organization_id, sequence, kind, reference, create_time, balance_pico,
-           array_agg(account ORDER BY account), array_agg(amount_pico ORDER BY account)
+    SELECT organization_id, sequence, kind, reference, create_time, balance_pico, accounts::smallint[],
+           amounts::numeric[]
       FROM unnest(
-               %s::uuid[], %s::bigint[], %s::smallint[], %s::text[], %s::timestamptz[], %s::numeric[], %s::smallint[],
-               %s::numeric[]
-           ) AS posting (
-               organization_id, sequence, kind, reference, create_time, balance_pico, account, amount_pico
-           )
-     GROUP BY organization_id, sequence, kind, reference, create_time, balance_pico
+               %s::uuid[], %s::bigint[], %s::smallint[], %s::text[], %s::timestamptz[], %s::numeric[], %s::text[],
+               %s::text[]
+           ) AS entry (organization_id, sequence, kind, reference, create_time, balance_pico, accounts, amounts)
      ORDER BY organization_id, sequence
 """
 _ADD_TO_BALANCES = """
@@ -65,24 +63,32 @@ _ADD_TO_BALANCES = """
 def find_balances(connection: Connection, organization_ids: Collection[str]) -> dict[str, dict[Account, int]]:
     """By organization and account. Accounts that nothing was ever posted to are left out."""
     balances: dict[str, dict[Account, int]] = {organization_id: {} for organization_id in organization_ids}
-    for organization_id, account, amount_pico in connection.execute(_BALANCES, (list(organization_ids),)):
+    for organization_id, account, amount_pico in connection.execute(_BALANCES, (array_of(organization_ids),)):
         balances[organization_id][Account(account)] = int(amount_pico)
     return balances
 
 
 def add(connection: Connection, entries: Iterable[Placed]) -> None:
     """Writes entries, at most one of each organization at once, and adds them to the balances."""
-    postings = [(one, account, amount_pico) for one in entries for account, amount_pico in one.entry.postings.items()]
-    ids = [one.organization_id for one, *_ in postings]
-    sequences = [one.sequence for one, *_ in postings]
-    kinds = [int(one.entry.kind) for one, *_ in postings]
-    references = [one.entry.reference for one, *_ in postings]
-    times = [one.create_time for one, *_ in postings]
-    worths = [worth(one.balances) for one, *_ in postings]
-    accounts = [int(account) for _, account, _ in postings]
-    amounts = [amount_pico for *_, amount_pico in postings]
-    connection.execute(_ADD_ENTRIES, (ids, sequences, kinds, references, times, worths, accounts, amounts))
-    connection.execute(_ADD_TO_BALANCES, (ids, accounts, amounts, sequences))
+    placed_entries = list(entries)
+    postings_of = [sorted(one.entry.postings.items()) for one in placed_entries]
+    columns = (
+        array_of(one.organization_id for one in placed_entries),
+        array_of(one.sequence for one in placed_entries),
+        array_of(one.entry.kind for one in placed_entries),
+        [one.entry.reference for one in placed_entries],
+        array_of(one.create_time for one in placed_entries),
+        array_of(worth(one.balances) for one in placed_entries),
+        array_of_arrays(array_of(account for account, _ in postings) for postings in postings_of),
+        array_of_arrays(array_of(amount_pico for _, amount_pico in postings) for postings in postings_of),
+    )
+    connection.execute(_ADD_ENTRIES, columns)
+    changes = [
+        (one.organization_id, account, amount_pico, one.sequence)
+        for one, postings in zip(placed_entries, postings_of, strict=True)
+        for account, amount_pico in postings
+    ]
+    connection.execute(_ADD_TO_BALANCES, [array_of(column) for column in zip(*changes, strict=True)])
 
 
 def time_of(connection: Connection, organization_id: str, sequence: int) -> datetime | None:
