@@ -17,6 +17,7 @@ from services.ledger.usage.records import (
     HASH_BYTES,
     KIND_FIELDS,
     Attempt,
+    AttemptKind,
     Delivery,
     Endpoint,
     Kind,
@@ -66,7 +67,7 @@ _SOURCES = {int(source): source for source in UsageSource}
 # Whoever sends records for charging cannot say that they are not to be charged.
 _FLAGS: dict[int, RecordFlag] = {int(flag): flag for flag in RecordFlag if flag != RecordFlag.IMPORTED}
 _KIND = attrgetter(*KIND_FIELDS)
-_ATTEMPT = attrgetter(*Attempt.__annotations__)
+_ATTEMPT_KIND = attrgetter(*AttemptKind.__annotations__)
 _QUANTITY_NAMES = RecordedUsage._fields[:-2]
 _QUANTITIES = attrgetter(*_QUANTITY_NAMES)
 
@@ -167,25 +168,29 @@ def _taken_payload(message: usage_pb2.UsageRecord) -> usage_pb2.Payload | None:
 
 
 def _usage_record(message: usage_pb2.UsageRecord, window: _Window) -> UsageRecord:
-    flags = {_known(_FLAGS, flag, "flags") for flag in message.flags} if message.flags else set()
+    sent_flags, sent_metadata, sent_attempts = message.flags, message.metadata, message.attempts
+    flags = {_known(_FLAGS, flag, "flags") for flag in sent_flags} if sent_flags else set()
     request_id = message.request_id
     request_ms = _request_ms(request_id)
     start_us = _start_us(message, request_ms, window, flags)
     usage = _usage(message.usage, flags) if message.HasField("usage") else None
-    # By position: names cost more than everything else about a value that is made this often.
-    return UsageRecord(
-        request_id,
-        request_ms // _MS_PER_DAY,
-        start_us,
-        _whole(message.latency_ms, "latency_ms"),
-        _whole(message.time_to_first_token_ms, "time_to_first_token_ms")
-        if message.HasField("time_to_first_token_ms")
-        else None,
-        usage,
-        _metadata(message.metadata) if message.metadata else {},
-        _attempts(message.attempts) if message.attempts else (),
-        tuple(sorted(flags)) if flags else (),
-        *_kind(_KIND(message), usage is not None),
+    # All at once: names, and even positions, cost more than everything else about a value that is made this often.
+    return tuple.__new__(
+        UsageRecord,
+        (
+            request_id,
+            request_ms // _MS_PER_DAY,
+            start_us,
+            _whole(message.latency_ms, "latency_ms"),
+            _whole(message.time_to_first_token_ms, "time_to_first_token_ms")
+            if message.HasField("time_to_first_token_ms")
+            else None,
+            usage,
+            _metadata(sent_metadata) if sent_metadata else {},
+            _attempts(sent_attempts) if sent_attempts else (),
+            tuple(sorted(flags)) if flags else (),
+            *_kind(_KIND(message), usage is not None),
+        ),
     )
 
 
@@ -267,8 +272,9 @@ def _usage(sent: usage_pb2.Usage, flags: set[RecordFlag]) -> RecordedUsage:
         named = dict(zip(_QUANTITY_NAMES, quantities, strict=True)) | {"cached_input_image_tokens": cached_images or 0}
         wrong = next(name for name, value in named.items() if not 0 <= value <= QUANTITY_MAX)
         raise _ProblemError(f"usage.{wrong} must be from 0 to {QUANTITY_MAX}, got {named[wrong]}")
-    images = _output_images(sent.output_images) if sent.output_images else ()
-    usage = RecordedUsage._make((*quantities, cached_images, images))
+    sent_images = sent.output_images
+    images = _output_images(sent_images) if sent_images else ()
+    usage = tuple.__new__(RecordedUsage, (*quantities, cached_images, images))
     clamped, was_clamped = normalise(usage)
     if not was_clamped:
         return usage
@@ -319,19 +325,28 @@ def _usage_source(number: int, has_usage: bool) -> UsageSource:
 def _attempts(sent: Sequence[usage_pb2.Attempt]) -> tuple[Attempt, ...]:
     if len(sent) > ATTEMPTS_MAX:
         raise _ProblemError(f"attempts may have at most {ATTEMPTS_MAX} entries")
-    return tuple([_attempt(_ATTEMPT(attempt)) for attempt in sent])
+    return tuple(
+        [
+            {
+                **_attempt_kind(_ATTEMPT_KIND(attempt)),
+                "start_offset_ms": _whole(attempt.start_offset_ms, "attempts.start_offset_ms"),
+                "latency_ms": _whole(attempt.latency_ms, "attempts.latency_ms"),
+            }
+            # Of a copy: asking the message for more than it has takes longer.
+            for attempt in sent[:]
+        ]
+    )
 
 
-def _attempt(sent: tuple[Any, ...]) -> Attempt:
-    provider, upstream_model, funding, status, error_type, start_offset_ms, latency_ms = sent
+@lru_cache(maxsize=CHECKED_MAX)
+def _attempt_kind(sent: tuple[Any, ...]) -> AttemptKind:
+    provider, upstream_model, funding, status, error_type = sent
     return {
         "provider": _word(provider, "attempts.provider", WORD_LENGTH_MAX),
         "upstream_model": _word(upstream_model, "attempts.upstream_model", MODEL_LENGTH_MAX),
         "funding": _known(_FUNDINGS, funding, "attempts.funding"),
         "status": _whole(status, "attempts.status", HTTP_STATUS_MAX),
         "error_type": _word(error_type, "attempts.error_type", WORD_LENGTH_MAX),
-        "start_offset_ms": _whole(start_offset_ms, "attempts.start_offset_ms"),
-        "latency_ms": _whole(latency_ms, "attempts.latency_ms"),
     }
 
 

@@ -54,14 +54,19 @@ class RecordStatus(IntEnum):
     INVALID = 4
 
 
-class Attempt(TypedDict):
-    """One try at one provider, as `tollgate.ledger.v1.Attempt` describes it, and as readers find it in the record."""
+class AttemptKind(TypedDict):
+    """What attempts of one kind have in common."""
 
     provider: str
     upstream_model: str
     funding: int
     status: int
     error_type: str
+
+
+class Attempt(AttemptKind):
+    """One try at one provider, as `tollgate.ledger.v1.Attempt` describes it, and as readers find it in the record."""
+
     start_offset_ms: int
     latency_ms: int
 
