@@ -50,6 +50,21 @@ class FixedFields:
         return self._pack(*arguments)
 
 
+class NullableFields:
+    """Packs such a run where any field but a bool may be None. Without any it takes as long as `FixedFields`."""
+
+    def __init__(self, *types: str) -> None:
+        self._without_nulls = FixedFields(*types)
+        self._one_by_one = [FixedFields(name) for name in types]
+
+    def __call__(self, *values: object) -> bytes:
+        try:
+            return self._without_nulls(*values)
+        except struct.error:
+            pairs = zip(self._one_by_one, values, strict=True)
+            return b"".join(NULL if value is None else pack(value) for pack, value in pairs)
+
+
 class FixedArrays:
     """Packs a run of arrays of one length, whose elements have one width each.
 

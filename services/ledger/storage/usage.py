@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from services.ledger.pricing import CostLine, Line
 from services.ledger.storage import copy_binary, daily, day_figures
-from services.ledger.storage.copy_binary import FixedArrays, FixedFields
+from services.ledger.storage.copy_binary import FixedArrays, FixedFields, NullableFields
 from services.ledger.usage.records import HASH_BYTES, Kind, PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.usage.rollups import FIGURES, Figures, HourKey
 
@@ -103,9 +103,10 @@ def _held_by_others(connection: Connection, batch_id: UUID) -> dict[bytes, bytes
     if result is None:
         raise RuntimeError("a statement that returns rows returned nothing")
     held: dict[bytes, bytes] = {}
+    own = batch_id.bytes
     # A thousand rows come back and next to none matters, so the driver is not asked to convert them.
     for row in range(result.ntuples):
-        if result.get_value(row, 3) != batch_id.bytes:
+        if result.get_value(row, 3) != own:
             organization_id, request_id, content_hash = (result.get_value(row, column) or b"" for column in range(3))
             day = int.from_bytes(request_id[:6]) // _MS_PER_DAY
             held[organization_id + _DAY(day) + request_id] = content_hash
@@ -131,11 +132,13 @@ _COPY_RECORDS = f"COPY ledger.usage_record ({_COLUMNS}) FROM STDIN (FORMAT BINAR
 _RECORD_ROW_HEAD = copy_binary.row_head(_COLUMNS.count(",") + 1)
 _PLACE_FIELDS = FixedFields("int2", "uuid")
 _KIND_FIELDS = FixedFields("uuid", "uuid", *["int2"] * 5, *["bool"] * 3)
-_RECORD_FIELDS = FixedFields("date", "uuid", "timestamptz", "int4", "bool", "int8", "int8")
-_COST_FIELDS = FixedFields("int8", "int8")
-_USAGE_FIELDS = FixedFields(*["int8"] * 14)
-_NO_USAGE = copy_binary.NULL * 15
-_INT4, _INT8 = FixedFields("int4"), FixedFields("int8")
+_RECORD_FIELDS = NullableFields(
+    *("date", "uuid", "timestamptz", "int4", "bool", "int8", "int8"),
+    *("int8", "int8", "int4"),
+    *["int8"] * 14,
+)
+_NO_QUANTITIES = (None,) * 14
+_INT8 = FixedFields("int8")
 _FLAGS = FixedArrays("int2")
 _NO_FLAGS = _FLAGS(())
 _LINE_KINDS = FixedArrays("int2", "bool")
@@ -165,7 +168,7 @@ def pack_record(priced_record: PricedRecord) -> bytes:
 
 def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
     record, priced, version_id, discount = priced_record
-    first_token_ms = record.time_to_first_token_ms
+    usage = record.usage
     return (
         _kind_fields(record.kind),
         _RECORD_FIELDS(
@@ -176,15 +179,17 @@ def _record_fields(priced_record: PricedRecord) -> tuple[bytes, ...]:
             priced.unpriced,
             priced.saved_pico,
             priced.charged_pico,
+            priced.cost_pico,
+            version_id,
+            record.time_to_first_token_ms,
+            *(_NO_QUANTITIES if usage is None else _quantities(usage)),
         ),
-        _cost_fields(priced.cost_pico, version_id),
-        copy_binary.NULL if first_token_ms is None else _INT4(first_token_ms),
-        _NO_USAGE if record.usage is None else _usage_fields(record.usage),
+        _cached_images(usage),
         _FLAGS(record.flags) if record.flags else _NO_FLAGS,
         copy_binary.numeric_field(discount),
         copy_binary.jsonb_field(record.metadata) if record.metadata else _EMPTY_OBJECT,
         copy_binary.jsonb_field(record.attempts),
-        _output_image_kinds(record.usage),
+        _output_image_kinds(usage),
         _line_fields(priced.lines),
     )
 
@@ -208,17 +213,14 @@ def _kind_fields(kind: Kind) -> bytes:
     return fixed + b"".join(map(copy_binary.text_field, names))
 
 
-def _cost_fields(cost_pico: int | None, version_id: int | None) -> bytes:
-    if cost_pico is not None and version_id is not None:
-        return _COST_FIELDS(cost_pico, version_id)
-    return b"".join(copy_binary.NULL if value is None else _INT8(value) for value in (cost_pico, version_id))
+def _quantities(usage: RecordedUsage) -> tuple[int, ...]:
+    images = usage.output_images
+    return (*usage[:-2], sum(kind.count for kind in images) if images else 0)
 
 
-def _usage_fields(usage: RecordedUsage) -> bytes:
-    *quantities, cached_images, images = usage
-    image_count = sum(kind.count for kind in usage.output_images) if images else 0
-    fields = _USAGE_FIELDS(*quantities, image_count)
-    return fields + (copy_binary.NULL if cached_images is None else _INT8(cached_images))
+def _cached_images(usage: RecordedUsage | None) -> bytes:
+    count = None if usage is None else usage.cached_input_image_tokens
+    return copy_binary.NULL if count is None else _INT8(count)
 
 
 def _output_image_kinds(usage: RecordedUsage | None) -> bytes:

@@ -1,5 +1,6 @@
 """What is packed by hand is what PostgreSQL reads."""
 
+import struct
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ledger.storage import copy_binary
-from services.ledger.storage.copy_binary import FixedArrays, FixedFields
+from services.ledger.storage.copy_binary import FixedArrays, FixedFields, NullableFields
 from tests.conftest import Database
 
 
@@ -52,6 +53,23 @@ def test_values_of_fixed_width_come_back(connection: psycopg.Connection) -> None
 
     types = "boolean smallint integer bigint date timestamptz uuid"
     assert stored(connection, types, packed) == (True, -2, -(2**31), 2**63 - 1, day, moment, key)
+
+
+def test_values_of_fixed_width_may_be_none(connection: psycopg.Connection) -> None:
+    pack = NullableFields("int2", "bool", "uuid", "int8")
+    key = UUID("0199a000-0000-7000-8000-00000000000a")
+
+    types = "smallint boolean uuid bigint"
+    assert stored(connection, types, pack(7, False, key.bytes, 8)) == (7, False, key, 8)
+    assert stored(connection, types, pack(None, True, key.bytes, 8)) == (None, True, key, 8)
+    assert stored(connection, types, pack(7, True, None, None)) == (7, True, None, None)
+
+
+def test_values_of_fixed_width_must_fit() -> None:
+    pack = NullableFields("int2", "int8")
+
+    with pytest.raises(struct.error):
+        pack(2**15, None)
 
 
 def test_values_of_any_width_come_back(connection: psycopg.Connection) -> None:
