@@ -4,9 +4,8 @@ Questions over whole days are answered from these. Works inside its caller's tra
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
-from functools import lru_cache
 
 from psycopg import Connection
 
@@ -63,6 +62,10 @@ _ADD_FAILURES = f"""
 _ROW_HEAD = copy_binary.row_head(8)
 _PLACE_FIELDS = FixedFields("uuid", "date")
 _INT4_OID = 23
+# The width of the field, how many dimensions, whether there are nulls, the type, the length and the first subscript.
+_COUNTS_HEAD = struct.Struct("!iiiIii")
+_COUNT = struct.Struct("!i")
+_NO_COUNT = struct.pack("!ii", 4, 0)
 _EPOCH_DAY = date(1970, 1, 1)
 
 
@@ -109,17 +112,11 @@ def _counts_field(counts: Mapping[int, int]) -> bytes:
         return copy_binary.bytes_field(struct.pack("!iiI", 0, 0, _INT4_OID))
     first = min(counts)
     length = max(counts) - first + 1
-    pack, width, elements = _counts_of_length(length)
-    elements = elements.copy()
+    # Most of them are zero.
+    packed = bytearray(_COUNTS_HEAD.pack(20 + 8 * length, 1, 0, _INT4_OID, length, first) + _NO_COUNT * length)
     for bucket, count in counts.items():
-        elements[2 * (bucket - first) + 1] = count
-    return pack(width, 1, 0, _INT4_OID, length, first, *elements)
-
-
-@lru_cache(maxsize=1_024)
-def _counts_of_length(length: int) -> tuple[Callable[..., bytes], int, list[int]]:
-    """How to pack so many counts: the packer, the width of the field, and the elements while all of them are zero."""
-    return struct.Struct(f"!iiiIii{2 * length}i").pack, 20 + 8 * length, [4, 0] * length
+        _COUNT.pack_into(packed, 28 + 8 * (bucket - first), count)
+    return bytes(packed)
 
 
 # Expiry

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from services.ledger.books.journal import Charge
 from services.ledger.pricing import Line
-from services.ledger.usage.records import PricedRecord
-from services.ledger.usage.rollups import FIGURES, Figures, HourKey
+from services.ledger.usage.rollups import FIGURES, Figures, Hour, HourKey
 
 # Storage has a price of its own, which is in no version.
 NO_PRICE_VERSION = 0
@@ -52,39 +51,32 @@ _FIGURES_OF_RECORDS = [
 
 Sums = list[int]
 
+_DATA_STORAGE = Line.DATA_STORAGE
 
-def money_by_day(groups: Mapping[HourKey, Iterable[PricedRecord]]) -> dict[MoneyKey, Sums]:
+
+def money_by_day(hours: Mapping[HourKey, Hour]) -> dict[MoneyKey, Sums]:
     """The cost lines of these records, by everything that a statement tells apart."""
+    days: dict[tuple[str, date, str, str, int], list[Hour]] = {}
+    for key, hour in hours.items():
+        day = (key.organization_id, key.hour.date(), key.provider, key.model, key.funding)
+        days.setdefault(day, []).append(hour)
     money: dict[MoneyKey, Sums] = {}
-    for key, records in groups.items():
-        # The rest of a line's key is that of its group, and is put together once.
-        of_lines: dict[tuple[int | None, Line, bool, Decimal], Sums] = {}
-        for one in records:
-            version_id = one.price_version_id
-            for line, quantity, _, discount, cost, list_cost, charged in one.priced.lines:
-                of_line = (version_id, line, charged, discount)
-                sums = of_lines.get(of_line)
-                if sums is None:
-                    sums = of_lines[of_line] = money.setdefault(_money_key(key, *of_line), [0] * len(MONEY))
-                sums[0] += 1
-                sums[1] += quantity
-                sums[2] += list_cost
-                sums[3] += cost
+    for day, parts in days.items():
+        for (version_id, line, charged, discount), sums in _lines_of(parts).items():
+            money[MoneyKey(*day, line, charged, version_id, discount)] = sums
     return money
 
 
-def _money_key(key: HourKey, version_id: int | None, line: Line, charged: bool, discount: Decimal) -> MoneyKey:
-    return MoneyKey(
-        key.organization_id,
-        key.hour.date(),
-        key.provider,
-        key.model,
-        key.funding,
-        line,
-        charged,
-        NO_PRICE_VERSION if version_id is None or line is Line.DATA_STORAGE else version_id,
-        discount,
-    )
+def _lines_of(hours: Iterable[Hour]) -> dict[tuple[int, Line, bool, Decimal], Sums]:
+    lines: dict[tuple[int, Line, bool, Decimal], Sums] = {}
+    for hour in hours:
+        for (version_id, line, charged, discount), added in hour.lines.items():
+            if version_id is None or line is _DATA_STORAGE:
+                version_id = NO_PRICE_VERSION  # noqa: PLW2901 as the day knows it
+            key = (version_id, line, charged, discount)
+            sums = lines.get(key)
+            lines[key] = added if sums is None else [one + more for one, more in zip(sums, added, strict=True)]
+    return lines
 
 
 def charges_in(money: Mapping[MoneyKey, Sums]) -> dict[str, Charge]:

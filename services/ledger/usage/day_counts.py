@@ -1,15 +1,14 @@
 """How long the calls of a day took, and how they failed. Pure: the same records in any order give the same counts."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from services.common.latency_buckets import bucket_of
 from services.ledger.pricing import Outcome
-from services.ledger.usage.records import PricedRecord
-from services.ledger.usage.rollups import HourKey
+from services.ledger.usage.rollups import Hour, HourKey
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Refusals are quick and say nothing about a provider; of a call cut off by a crash nobody knows how long it took.
@@ -50,13 +49,13 @@ class Durations:
     time_to_first_token: dict[int, int] = field(default_factory=dict)
 
 
-def durations_by_day(groups: Mapping[HourKey, Iterable[PricedRecord]]) -> dict[CallsKey, Durations]:
+def durations_by_day(hours: Mapping[HourKey, Hour]) -> dict[CallsKey, Durations]:
     days: dict[CallsKey, Durations] = {}
-    for key, records in groups.items():
+    for key, hour in hours.items():
         calls = _calls_key(key)
         durations = days.get(calls) or Durations()
         latency, first_token = durations.latency, durations.time_to_first_token
-        for one in records:
+        for one in hour.records:
             record = one.record
             if record.outcome in _WITHOUT_LATENCY:
                 continue
@@ -70,12 +69,12 @@ def durations_by_day(groups: Mapping[HourKey, Iterable[PricedRecord]]) -> dict[C
     return days
 
 
-def failures_by_day(groups: Mapping[HourKey, Iterable[PricedRecord]]) -> Counter[FailureKey]:
+def failures_by_day(hours: Mapping[HourKey, Hour]) -> Counter[FailureKey]:
     """The calls that were not answered with a 2xx, refusals included."""
     return Counter(
         FailureKey(*_calls_key(key), record.status, record.error_type)
-        for key, records in groups.items()
-        for record in (one.record for one in records)
+        for key, hour in hours.items()
+        for record in (one.record for one in hour.records)
         if not 200 <= record.status < 300
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,16 +23,16 @@ LINE_COSTS = tuple(f"{line.name.lower()}_cost_pico" for line in Line)
 # Every figure of an hour, in the order of `Figures`.
 FIGURES = (*COUNTS, *TOKENS, *LINE_COSTS, "cost_pico", "saved_pico", "charged_pico", "latency_ms_sum")
 
-_REQUEST, _SUCCESS, _CLIENT_ERROR, _REFUSED, _CACHE, _STREAMED, _UNPRICED = range(len(COUNTS))
-_INPUT, _OUTPUT, _CACHED_INPUT, _CACHE_WRITE, _REASONING = range(len(COUNTS), len(COUNTS) + len(TOKENS))
-# Lines count from 1.
-_BEFORE_LINES = len(COUNTS) + len(TOKENS) - 1
-_COST, _SAVED, _CHARGED, _LATENCY = range(len(FIGURES) - 4, len(FIGURES))
-
+_CHARGED = FIGURES.index("charged_pico")
+_REFUSED = Outcome.REFUSED
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_US = 3_600_000_000
 
 Figures = list[int]
+# Price version, line, whether credits paid, discount.
+LineKey = tuple[int | None, Line, bool, Decimal]
+# How many, their quantity, list cost and cost.
+LineSums = list[int]
 
 
 class HourKey(NamedTuple):
@@ -48,7 +49,15 @@ class HourKey(NamedTuple):
     workflow: str
 
 
-def by_hour(records: Iterable[PricedRecord]) -> dict[HourKey, list[PricedRecord]]:
+class Hour(NamedTuple):
+    """What belongs to one key."""
+
+    records: list[PricedRecord]
+    # What the lines of these records add up to, which everything that is kept about money is made of.
+    lines: dict[LineKey, LineSums]
+
+
+def by_hour(records: Iterable[PricedRecord]) -> dict[HourKey, Hour]:
     """The records of each hour, by everything that figures are asked by."""
     groups: dict[tuple[object, ...], list[PricedRecord]] = {}
     for one in records:
@@ -69,17 +78,12 @@ def by_hour(records: Iterable[PricedRecord]) -> dict[HourKey, list[PricedRecord]
             groups[place] = [one]
         else:
             group.append(one)
-    return {_key(group[0].record): group for group in groups.values()}
+    return {_key(group[0].record): Hour(group, _sum_lines(group)) for group in groups.values()}
 
 
-def add_up(groups: Mapping[HourKey, Iterable[PricedRecord]]) -> dict[HourKey, Figures]:
+def add_up(hours: Mapping[HourKey, Hour]) -> dict[HourKey, Figures]:
     """The figures of each hour."""
-    hours: dict[HourKey, Figures] = {}
-    for key, records in groups.items():
-        figures = hours[key] = [0] * len(FIGURES)
-        for one in records:
-            _add(figures, one)
-    return hours
+    return {key: _figures(hour) for key, hour in hours.items()}
 
 
 def spent_by_keys(hours: Mapping[HourKey, Figures]) -> dict[tuple[str, str, date], int]:
@@ -111,32 +115,64 @@ def _hour(number: int) -> datetime:
     return _EPOCH + timedelta(hours=number)
 
 
-def _add(figures: Figures, priced_record: PricedRecord) -> None:
-    record, priced = priced_record.record, priced_record.priced
-    usage = record.usage
-    figures[_REQUEST] += 1
-    if 200 <= record.status < 300:
-        figures[_SUCCESS] += 1
-    elif 400 <= record.status < 500:
-        figures[_CLIENT_ERROR] += 1
-    if record.outcome is Outcome.REFUSED:
-        figures[_REFUSED] += 1
-    if record.cache_hit:
-        figures[_CACHE] += 1
-    if record.streamed:
-        figures[_STREAMED] += 1
-    if priced.unpriced:
-        figures[_UNPRICED] += 1
-    figures[_LATENCY] += record.latency_ms
-    if usage is not None:
-        figures[_INPUT] += usage.input_tokens
-        figures[_OUTPUT] += usage.output_tokens
-        figures[_CACHED_INPUT] += usage.cached_input_tokens
-        figures[_CACHE_WRITE] += usage.cache_write_tokens
-        figures[_REASONING] += usage.reasoning_tokens
-    # Taking a line apart is cheaper than asking it for two of its fields.
-    for line, _, _, _, cost, _, _ in priced.lines:
-        figures[_BEFORE_LINES + line] += cost
-        figures[_COST] += cost
-    figures[_SAVED] += priced.saved_pico
-    figures[_CHARGED] += priced.charged_pico
+def _figures(hour: Hour) -> Figures:
+    success_count = client_error_count = refused_count = cache_count = streamed_count = unpriced_count = 0
+    input_tokens = output_tokens = cached_input_tokens = cache_write_tokens = reasoning_tokens = latency_ms = 0
+    for record, priced, _, _ in hour.records:
+        status, usage = record.status, record.usage
+        if 200 <= status < 300:
+            success_count += 1
+        elif 400 <= status < 500:
+            client_error_count += 1
+        if record.outcome is _REFUSED:
+            refused_count += 1
+        if record.cache_hit:
+            cache_count += 1
+        if record.streamed:
+            streamed_count += 1
+        if priced.unpriced:
+            unpriced_count += 1
+        latency_ms += record.latency_ms
+        if usage is not None:
+            input_tokens += usage.input_tokens
+            output_tokens += usage.output_tokens
+            cached_input_tokens += usage.cached_input_tokens
+            cache_write_tokens += usage.cache_write_tokens
+            reasoning_tokens += usage.reasoning_tokens
+
+    line_costs = [0] * len(LINE_COSTS)
+    cost = list_cost = charged = 0
+    for (_, line, is_charged, _), (_, _, line_list_cost, line_cost) in hour.lines.items():
+        # Lines count from 1.
+        line_costs[line - 1] += line_cost
+        cost += line_cost
+        list_cost += line_list_cost
+        if is_charged:
+            charged += line_cost
+    # fmt: off
+    return [
+        len(hour.records), success_count, client_error_count, refused_count, cache_count, streamed_count,
+        unpriced_count,
+        input_tokens, output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,
+        *line_costs,
+        cost, list_cost - cost, charged, latency_ms,
+    ]
+    # fmt: on
+
+
+def _sum_lines(records: Iterable[PricedRecord]) -> dict[LineKey, LineSums]:
+    sums_of: dict[LineKey, LineSums] = {}
+    for one in records:
+        version_id = one.price_version_id
+        # Taking a line apart is cheaper than asking it for six of its fields.
+        for line, quantity, _, discount, cost, list_cost, charged in one.priced.lines:
+            key = (version_id, line, charged, discount)
+            sums = sums_of.get(key)
+            if sums is None:
+                sums_of[key] = [1, quantity, list_cost, cost]
+            else:
+                sums[0] += 1
+                sums[1] += quantity
+                sums[2] += list_cost
+                sums[3] += cost
+    return sums_of
