@@ -161,7 +161,7 @@ def _summed(lines: list[CostLine], unpriced: bool) -> PricedCall:
         saved += line_list_cost - line_cost
         if is_charged:
             charged += line_cost
-    return PricedCall(tuple(lines), None if unpriced else cost, saved, charged, unpriced)
+    return tuple.__new__(PricedCall, (tuple(lines), None if unpriced else cost, saved, charged, unpriced))
 
 
 def _add(lines: list[CostLine], kind: Line, quantity: int, rate: Rate | None, charged: bool) -> None:

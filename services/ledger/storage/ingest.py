@@ -194,7 +194,7 @@ class _Batch:
 
     def _receipt(self, delivery: Delivery) -> Receipt:
         log = _log_of(delivery)
-        results = [RecordResult(one.request_id, one.status, one.reason) for one in delivery.received]
+        results = [tuple.__new__(RecordResult, (one.request_id, one.status, one.reason)) for one in delivery.received]
         return Receipt(results, 0 if log is None else self._cursors[log])
 
 

@@ -31,6 +31,7 @@ RECORDS_AT_ONCE = 50
 PAYLOAD_BYTES_PER_RECORD = 4_096
 # A record's cost is a BIGINT, like that of each of its lines.
 COST_PICO_MAX = 2**63 - 1
+_IMPORTED = RecordFlag.IMPORTED
 
 log = logging.getLogger("tollgate.ledger.recording")
 
@@ -160,9 +161,10 @@ def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:
     )
     if call.saved_pico + (call.cost_pico or 0) > COST_PICO_MAX:
         raise AmountTooLargeError("the lines together are more than a record can hold")
-    if RecordFlag.IMPORTED in record.flags:
+    if _IMPORTED in record.flags:
         call = _shown_only(call)
-    return PricedRecord(record, call, None if version is None else version.version_id, discount)
+    # What `PricedRecord(…)` does, in a third of its time.
+    return tuple.__new__(PricedRecord, (record, call, None if version is None else version.version_id, discount))
 
 
 def _shown_only(call: PricedCall) -> PricedCall:

@@ -134,7 +134,7 @@ class UsageRecord(NamedTuple):
 
     @property
     def start_time(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=self.start_us)
+        return _EPOCH + timedelta(0, 0, self.start_us)
 
 
 # The fields of a record from `organization_id` on.
