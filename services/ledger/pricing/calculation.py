@@ -112,13 +112,16 @@ def price_call(
     prices: Prices | None,
     discount: Decimal,
     storage_price: Decimal = DEFAULT_STORAGE_PRICE,
+    is_normalised: bool = False,
 ) -> PricedCall:
     """Prices one call with the version in force at its start. `usage` is None when nothing is known of it.
+
+    `is_normalised` where the usage is known to come out of `normalise`, which would only find that again.
 
     Calls that failed, were refused or came from our cache cost nothing but storage, and are never unpriced. Raises
     AmountTooLargeError when a line does not fit 64 bits of pico-USD.
     """
-    if usage is not None:
+    if usage is not None and not is_normalised:
         usage, _ = normalise(usage)
     lines: list[CostLine] = []
     unpriced = False

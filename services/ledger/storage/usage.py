@@ -1,7 +1,7 @@
 """Record keys, usage records and hourly figures in PostgreSQL. Works inside its caller's transaction."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -142,7 +142,7 @@ _INT8 = FixedFields("int8")
 _FLAGS = FixedArrays("int2")
 _NO_FLAGS = _FLAGS(())
 _LINE_KINDS = FixedArrays("int2", "bool")
-_LINE_AMOUNTS = FixedArrays("int8", "int8", "int8")
+_INT8_ARRAY = FixedArrays("int8")
 _NO_LINES: tuple[tuple[Any, ...], ...] = ((),) * len(CostLine._fields)
 _EMPTY_OBJECT = copy_binary.jsonb_field({})
 
@@ -233,7 +233,26 @@ def _line_fields(lines: Sequence[CostLine]) -> bytes:
     columns = zip(*lines, strict=True) if lines else _NO_LINES
     # In the order of a CostLine's fields.
     kinds, quantities, unit_prices, discounts, costs, list_costs, charged = columns
-    return _line_terms(kinds, charged, unit_prices, discounts) + _LINE_AMOUNTS(quantities, costs, list_costs)
+    return _line_terms(kinds, charged, unit_prices, discounts) + _line_amounts(quantities, costs, list_costs)
+
+
+def _line_amounts(quantities: Sequence[int], costs: Sequence[int], list_costs: Sequence[int]) -> bytes:
+    """What `FixedArrays` says of three arrays of int8, in half its time."""
+    pack, template, head = _amounts_of(len(quantities))
+    arguments = template.copy()
+    # Of widths, which are known, and what is only known here, by turns.
+    arguments[1::2] = (head, *quantities, head, *costs, head, *list_costs)
+    return pack(*arguments)
+
+
+@lru_cache(maxsize=256)
+def _amounts_of(length: int) -> tuple[Callable[..., bytes], list[object], bytes]:
+    """How to pack three arrays of so many amounts: the packer, the widths, and the head of an array."""
+    zeros = _INT8_ARRAY([0] * length)
+    # Without the width of the field before it, and the elements after it.
+    head = zeros[4 : len(zeros) - 12 * length]
+    form = "!" + (f"i{len(head)}s" + "iq" * length) * 3
+    return struct.Struct(form).pack, [len(zeros) - 4, None, *(8, None) * length] * 3, head
 
 
 @lru_cache(maxsize=8_192)

@@ -158,6 +158,7 @@ def priced(record: UsageRecord, book: PriceBook) -> PricedRecord:
         start_time=start_time,
         prices=None if version is None else version.prices,
         discount=discount,
+        is_normalised=True,
     )
     if call.saved_pico + (call.cost_pico or 0) > COST_PICO_MAX:
         raise AmountTooLargeError("the lines together are more than a record can hold")

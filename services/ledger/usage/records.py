@@ -72,7 +72,7 @@ class Attempt(AttemptKind):
 
 
 class RecordedUsage(NamedTuple):
-    """`Quantities` as they are recorded."""
+    """`Quantities` as they are recorded: normalised."""
 
     input_tokens: int
     output_tokens: int
