@@ -101,7 +101,7 @@ async def test_a_stream_that_ends_without_an_end_is_a_provider_s_failure(router:
 async def test_an_error_in_mid_stream_is_passed_on_as_the_provider_worded_it(
     router: Router, ledger: FakeLedger
 ) -> None:
-    answer = await router.chat(ledger.grant(), "Hello simulate:error_after=3", stream=True)
+    answer = await router.chat(ledger.grant(), "Hello simulate:error_after=3 simulate:chunk_ms=20", stream=True)
 
     failures = [event["error"] for event in events(answer) if "error" in event]
     assert [failure["message"] for failure in failures if isinstance(failure, dict)] == ["failing, as asked"]
