@@ -1,10 +1,13 @@
 """A real router and a real simulated provider, each a process, and a ledger over a real channel."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from pyreqwest.client import ClientBuilder
 
 from services.common.sealed_secrets import new_key_settings, read_public_key
@@ -101,6 +104,9 @@ thinking = "budget"
 models = ["gemini-flash"]
 """
 
+# Runs what a test does on a loop of its own.
+Run = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
+RUN_SECONDS_MAX = 20
 StartRouter = Callable[..., AbstractAsyncContextManager[Router]]
 
 
@@ -157,3 +163,24 @@ def start_router(simulator: str, ledger: FakeLedger, key_settings: Mapping[str, 
 async def router(start_router: StartRouter, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Router]:
     async with start_router(tmp_path_factory.mktemp("router")) as router:
         yield router
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """On both event loops: production has uvloop."""
+
+    async def in_time(work: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.timeout(RUN_SECONDS_MAX):
+            await work
+
+    async def run(work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.to_thread(request.param, in_time(work))
+
+    return run
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

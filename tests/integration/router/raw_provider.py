@@ -2,12 +2,16 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from services.router.formats.exchange import UpstreamCall
 from services.router.providers import Provider, read_providers
+from services.router.upstream import Upstream, UpstreamError, client_context
 
 FILE = """
 [[providers]]
@@ -24,6 +28,7 @@ models = ["gpt-4o"]
 # Stands in an answer for a wait of its length, and for the end of the connection.
 PAUSE, CLOSE = b"<pause>", b"<close>"
 PAUSE_SECONDS = 0.05
+CALL = UpstreamCall(path="/chat/completions", upstream_model="gpt-4o", body=b'{"model":"gpt-4o"}')
 
 
 def whole(body: bytes, *headers: bytes) -> bytes:
@@ -81,3 +86,21 @@ def configured(directory: Path, base_url: str) -> Provider:
     file = directory / "providers.toml"
     file.write_text(FILE.format(base_url=base_url))
     return read_providers(file, {"API_KEY": "simulated"})[0]
+
+
+def upstream_at(directory: Path, base_url: str) -> Upstream:
+    return Upstream(configured(directory, base_url), client_context())
+
+
+async def ask(upstream: Upstream, call: UpstreamCall = CALL, key: str = "sk-1") -> bytes:
+    answer = await upstream.send(call, key)
+    try:
+        return await answer.read_whole()
+    finally:
+        answer.close()
+
+
+async def failure_of(work: Awaitable[object]) -> tuple[str, int]:
+    with pytest.raises(UpstreamError) as raised:
+        await work
+    return raised.value.failure.error_type, raised.value.failure.status
