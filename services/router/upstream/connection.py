@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
         self._note_closed(self)
-        if self._is_busy and not self.is_complete:
+        if self._is_busy and not self.is_complete and self._failure is None:
             if error is None and self.status != 0 and not self._is_framed():
                 # An answer of the oldest kind: it ends with the connection.
                 self.is_complete = True

@@ -192,6 +192,18 @@ async def test_what_came_before_a_break_can_be_read(run: Run, tmp_path: Path) ->
     await run(work())
 
 
+async def test_an_answer_without_a_length_that_is_cut_by_its_time_limit_is_not_whole(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, [b"HTTP/1.1 200 OK\r\n\r\nhello"]) as (_, upstream):
+            answer = await upstream.send(CALL, "sk-1")
+            await asyncio.sleep(2.3)
+            assert await answer.read_chunk() == b"hello"
+            assert await failure_of(answer.read_chunk()) == ("timeout", 200)
+            answer.close()
+
+    await run(work())
+
+
 async def test_who_reads_slowly_makes_the_provider_wait_and_gets_everything(run: Run, tmp_path: Path) -> None:
     async def work() -> None:
         piece, count = b"x" * 100_000, 400
