@@ -30,6 +30,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from benchmarks.figures import Row, report
+from benchmarks.processes import ProcessTree
 from development.addresses import Addresses
 from development.postgres import EmbeddedPostgres
 from development.processes import Process
@@ -92,8 +93,8 @@ class Meter:
     """Measures what ledger, PostgreSQL and client spend on a run."""
 
     def __init__(self, postgres: EmbeddedPostgres, ledger_pid: int | None) -> None:
-        self._postgres = psutil.Process(postgres.pid)
-        self._ledger = None if ledger_pid is None else psutil.Process(ledger_pid)
+        self._postgres = ProcessTree(postgres.pid)
+        self._ledger = None if ledger_pid is None else ProcessTree(ledger_pid)
 
     @contextmanager
     def measuring(self, name: str, record_count: int, rate_goal: float | None = None) -> Iterator[Run]:
@@ -105,10 +106,12 @@ class Meter:
         run.ledger_cpu_seconds, run.postgres_cpu_seconds, run.client_cpu_seconds = spent
         run.print()
 
+    def ledger_memory_mib(self) -> int:
+        return 0 if self._ledger is None else sum(self._ledger.memory_mib())
+
     def _cpu_seconds(self) -> list[float]:
-        servers = [self._postgres, *self._postgres.children()]
-        groups = [[] if self._ledger is None else [self._ledger], servers, [psutil.Process()]]
-        return [sum(sum(process.cpu_times()[:2]) for process in group) for group in groups]
+        ledger = 0.0 if self._ledger is None else self._ledger.cpu_seconds()
+        return [ledger, self._postgres.cpu_seconds(), sum(psutil.Process().cpu_times()[:2])]
 
 
 def main() -> None:
@@ -166,7 +169,7 @@ async def measure_ledger(postgres: EmbeddedPostgres, directory: Path, record_cou
             requests = [serialized([a_record(organizations)]) for _ in range(single_count)]
             with meter.measuring(f"single records from {CLIENTS} clients", single_count, 1_000):
                 await send(channel, requests, CLIENTS)
-        report("memory of the ledger", psutil.Process(ledger.pid).memory_info().rss / 2**20, "MiB", at_most=250)
+        report("memory of the ledger, both processes", meter.ledger_memory_mib(), "MiB", at_most=250)
     finally:
         await ledger.stop()
     return spread

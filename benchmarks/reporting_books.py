@@ -23,6 +23,7 @@ from services.common.authentication import Scope, hash_key
 from services.ledger.prices.price_book import PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
 from services.ledger.retention.retention import Place
+from services.ledger.storage.contents import prepare
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.partitions import of_detail
 from services.ledger.storage.usage import prepare_session
@@ -154,7 +155,7 @@ def _record(connection: psycopg.Connection, calls: Iterator[UsageRecord], receip
         for received in delivery.received:
             assert received.record is not None, received.problem
             received.priced = priced(received.record, book)
-        ingest.record(connection, ingest.prepare([delivery]), receipt_time)
+        ingest.record(connection, prepare([delivery]), receipt_time)
 
 
 def _move_day(admin_url: str, day: date) -> None:

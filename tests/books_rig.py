@@ -24,7 +24,7 @@ from services.ledger.usage.convert_usage import delivery_from_proto
 from services.ledger.usage.late_pricing import LatePricer
 from services.ledger.usage.recording import UsageRecorder
 from tests.conftest import Database
-from tests.usage_builders import LONG_AGO, PRICES, a_price_book, now_in_utc
+from tests.usage_builders import LONG_AGO, PRICES, a_price_book, in_thread, now_in_utc
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 from tollgate.ledger.v1.usage_service_pb2 import RecordUsageRequest
 
@@ -52,7 +52,7 @@ class BooksRig:
         self._discount = discount
         self._book = a_price_book(discount)
         self.writer = DatabaseWriter(database.ledger_url, prepare_session)
-        self.recorder = UsageRecorder(self.writer, Ingest(), lambda: self._book, clock=self.clock)
+        self.recorder = UsageRecorder(in_thread(self.writer, Ingest()), lambda: self._book, clock=self.clock)
         self.billing = Billing(engine, self.writer, clock=self.clock)
         self.reader = BookReader(engine, clock=self.clock)
         self.ender = CreditEnder(self.writer, clock=self.clock)

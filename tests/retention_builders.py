@@ -23,7 +23,7 @@ from services.ledger.usage.importing import Importer
 from services.ledger.usage.recording import UsageRecorder
 from services.ledger.usage.records import RecordStatus
 from tests.conftest import Database
-from tests.usage_builders import a_price_book, a_record, a_request, uuid7_at
+from tests.usage_builders import a_price_book, a_record, a_request, in_thread, uuid7_at
 from tollgate.ledger.v1.import_service_pb2 import ImportedRecord, ImportRecordsRequest
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
@@ -140,7 +140,7 @@ async def a_stepped_ledger(database: Database) -> AsyncIterator[SteppedLedger]:
     clock, book = Clock(), a_price_book()
     writer = DatabaseWriter(database.ledger_url, prepare_session)
     ingest, engine = Ingest(), open_database(database.ledger_url)
-    recorder = UsageRecorder(writer, ingest, lambda: book, clock=clock)
+    recorder = UsageRecorder(in_thread(writer, ingest), lambda: book, clock=clock)
     recorder.start()
     importer = Importer(engine, writer, ingest, recorder, clock=clock)
     expirer = Expirer(DatabaseWriter(database.ledger_url, expiry.prepare_session), clock=clock, holder=uuid4())

@@ -1,5 +1,6 @@
 """Usage records for tests, and the books as they stand afterwards."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from services.common.uuid7 import new_uuid7
 from services.ledger.accounts.accounts import Plan
 from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.storage.ingest import Ingest
+from services.ledger.storage.contents import PreparedBatch
+from services.ledger.storage.ingest import Ingest, Outcome, Recount
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.convert_usage import delivery_from_proto
-from services.ledger.usage.recording import UsageRecorder
+from services.ledger.usage.recording import UsageRecorder, WriteBatch
 from services.ledger.usage.records import Receipt, RecordStatus
 from tests.conftest import Database
 from tollgate.ledger.v1.usage_pb2 import FUNDING_CREDITS, Attempt, Usage, UsageRecord
@@ -111,12 +113,20 @@ def add_organization(database: Database, plan: Plan = Plan.PRO) -> str:
     return organization_id
 
 
+def in_thread(writer: DatabaseWriter, ingest: Ingest) -> WriteBatch:
+    """Writes batches here, where the ledger has a process for it, so that a test can look on and meddle."""
+
+    async def write(batch: PreparedBatch, receipt_time: datetime) -> Outcome | Recount:
+        return await writer.run(lambda connection: ingest.record(connection, batch, receipt_time))
+
+    return write
+
+
 class Recorder:
     """A recorder as the ledger runs it, spoken to as the wire does."""
 
-    def __init__(self, recorder: UsageRecorder, writer: DatabaseWriter) -> None:
+    def __init__(self, recorder: UsageRecorder) -> None:
         self._recorder = recorder
-        self.writer = writer
 
     async def record(self, request: RecordUsageRequest) -> Receipt:
         # The wire makes a message of each delivery's own, and so must a test that delivers one twice.
@@ -133,10 +143,10 @@ async def a_recorder(
 ) -> AsyncIterator[Recorder]:
     prices = book or a_price_book()
     writer = DatabaseWriter(database.ledger_url, prepare_session)
-    recorder = UsageRecorder(writer, ingest or Ingest(), lambda: prices, clock=now_in_utc)
+    recorder = UsageRecorder(in_thread(writer, ingest or Ingest()), lambda: prices, clock=now_in_utc)
     recorder.start()
     try:
-        yield Recorder(recorder, writer)
+        yield Recorder(recorder)
     finally:
         await recorder.close()
         writer.close()
@@ -226,3 +236,18 @@ def books_of(database: Database, organization_id: str) -> Books:
         balances=balances,
         sequences=[sequence for (sequence,) in sequences],
     )
+
+
+async def waiting_backends(database: Database) -> list[int]:
+    """The ledger's connections that wait for a lock, once there are any."""
+    query = """
+        SELECT pid FROM pg_stat_activity
+         WHERE usename = 'tollgate_ledger' AND wait_event_type = 'Lock' AND datname = current_database()
+    """
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        for _ in range(500):
+            found = [pid for (pid,) in connection.execute(query)]
+            if found:
+                return found
+            await asyncio.sleep(0.02)
+    raise AssertionError("nobody waits for a lock")

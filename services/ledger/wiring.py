@@ -49,6 +49,7 @@ from services.ledger.retention.expiring import Expirer
 from services.ledger.retention.servicer_retention import RetentionServicer
 from services.ledger.settings import Settings
 from services.ledger.storage import alert_figures, expiry
+from services.ledger.storage.batch_writer import BatchWriter
 from services.ledger.storage.books import credit_available
 from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.usage import prepare_session
@@ -81,7 +82,7 @@ from tollgate.ledger.v1 import (
 
 # Objects that outlive their birth by so many others are looked at; a batch makes some ten thousand.
 COLLECTOR_THRESHOLDS = (50_000, 20, 50)
-# A batch waits for the database some forty times, and after each for the interpreter, which others are using.
+# Leases are granted in a thread that waits for the interpreter after each statement, while records are priced.
 SWITCH_SECONDS = 0.0002
 PARTITION_SECONDS = 3_600.0
 
@@ -115,7 +116,8 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     writer = DatabaseWriter(settings.database_url, prepare_session)
     ingest = Ingest()
     prices = CurrentPrices(database)
-    recorder = UsageRecorder(writer, ingest, lambda: prices.book, clock=_now)
+    batch_writer = BatchWriter(settings.database_url, settings.log_level)
+    recorder = UsageRecorder(batch_writer.write, lambda: prices.book, clock=_now)
     expirer = Expirer(DatabaseWriter(settings.database_url, expiry.prepare_session), clock=_now, holder=new_uuid7())
     ender = CreditEnder(writer, clock=_now)
     # Routers wait for leases, so these do not wait for batches of records.
@@ -146,6 +148,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     )
     evaluator = AlertEvaluator(alert_writer, clock=_now, new_id=new_uuid7, interval=settings.alert_interval)
     try:
+        await batch_writer.start()
         await load_catalogue(database)
         await prices.refresh()
         await writer.run(lambda connection: ingest.prepare_days(connection, _now().date()))
@@ -223,6 +226,7 @@ async def running_services(settings: Settings, database: AsyncEngine) -> AsyncIt
     finally:
         await expirer.close()
         await recorder.close()
+        await batch_writer.close()
         await sender.close()
         credit_writer.close()
         late_writer.close()

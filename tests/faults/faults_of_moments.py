@@ -55,14 +55,27 @@ async def killed_while_records_travel(scene: Scene, name: str) -> None:
 
 async def killed_before_commit(scene: Scene, name: str) -> None:
     """The records are written and not committed."""
+    async with _commits_blocked(scene):
+        await scene.system.kill(name)
+    await scene.system.restart(name)
+
+
+async def writing_process_killed_before_commit(scene: Scene) -> None:
+    """The same, and the ledger itself goes on: it starts another."""
+    async with _commits_blocked(scene):
+        scene.system.kill_below("ledger")
+
+
+@asynccontextmanager
+async def _commits_blocked(scene: Scene) -> AsyncIterator[None]:
+    """Entered once a batch waits to be committed."""
     with scene.system.connect() as watching, _balances_locked(scene):
 
         def is_blocked() -> bool:
             return watching.execute(_IS_BLOCKED).fetchone() != (0,)
 
         await until(is_blocked, "the ledger does not commit anything", _BLOCKED_SECONDS_MAX)
-        await scene.system.kill(name)
-    await scene.system.restart(name)
+        yield
 
 
 @contextmanager
@@ -106,6 +119,7 @@ MOMENT_FAULTS: Faults = {
     "router killed while sending": partial(killed_while_records_travel, name="router"),
     "ledger killed while sending": partial(killed_while_records_travel, name="ledger"),
     "ledger killed before commit": partial(killed_before_commit, name="ledger"),
+    "ledger's writing process killed before commit": writing_process_killed_before_commit,
     "postgres killed before commit": partial(killed_before_commit, name="postgres"),
     "router killed after commit": partial(killed_after_commit, name="router"),
     "ledger killed after commit": partial(killed_after_commit, name="ledger"),

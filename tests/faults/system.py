@@ -108,6 +108,10 @@ class System:
         else:
             await self.process(name).start()
 
+    def kill_below(self, name: str) -> None:
+        """What a service has started, and not itself."""
+        send(self.pids(name)[1:], SIGKILL)
+
     async def stall(self, name: str, seconds: float) -> None:
         """Stops it in mid-work, and lets it go on after a while."""
         pids = self.pids(name)

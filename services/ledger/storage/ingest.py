@@ -1,47 +1,66 @@
 """A batch of deliveries becomes part of the books: one transaction, from the producers' cursors to the balances."""
 
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
 from psycopg import Connection, errors
 
-from services.common.errors import DomainError
 from services.common.uuid7 import new_uuid7
 from services.ledger.books.journal import Balances, Charge, EntryKind, charge
-from services.ledger.errors import SequenceGapError
 from services.ledger.retention.retention import Place
 from services.ledger.storage import books, leases, partitions, usage
-from services.ledger.storage.contents import Contents, PackedSums, PreparedBatch, in_order, priced_of
+from services.ledger.storage.contents import (
+    CannotStoreError,
+    Claims,
+    PackedSums,
+    PreparedBatch,
+    PreparedDelivery,
+    in_order,
+)
 from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
 from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
 from services.ledger.storage.partitions import Partition, Partitions
 from services.ledger.storage.payloads import copy_payloads
-from services.ledger.usage.records import (
-    Delivery,
-    Payload,
-    Receipt,
-    Received,
-    RecordFlag,
-    RecordResult,
-    RecordStatus,
-    Reserved,
-    UsageRecord,
-)
+from services.ledger.usage.records import RecordStatus, Reserved
 
-# What the database or the packing of rows says of values that cannot be stored. Nothing of the kind is known to pass
-# our checks; should it, then one record must not hold up all that come after it.
-_CANNOT_STORE = (errors.DataError, errors.CheckViolation, struct.error, OverflowError, UnicodeError)
+# What the database says of values that cannot be stored. Nothing of the kind is known to pass our checks; should it,
+# then one record must not hold up all that come after it.
+_CANNOT_STORE = (errors.DataError, errors.CheckViolation)
 
 
 # A partition may be dropped between being made sure of and being written to: late records come to days that expire.
 PARTITION_TRIES = 5
 
+_DUPLICATE = (RecordStatus.DUPLICATE, "")
+_CONFLICT = (RecordStatus.CONFLICT, "request_id belongs to another record")
 
-class CannotStoreError(Exception):
-    """Something in a batch that passed our checks cannot be stored. Nothing of the batch was."""
+
+class Outcome(NamedTuple):
+    """What became of a batch."""
+
+    # By number, what was not recorded, and why it could not be taken.
+    settled: dict[int, tuple[RecordStatus, str]]
+    # Of each delivery's log, in their order; 0 without a producer.
+    committed_sequences: list[int]
+    # The places of deliveries before which some are missing. Nothing of them was recorded.
+    gaps: set[int]
+
+
+class Recount(NamedTuple):
+    """Nothing was recorded, because others than those that the sums count are new: these, in the order of keys."""
+
+    new: list[int]
+
+
+class _CountsOthersError(Exception):
+    """Ends a transaction whose sums are not of what is new."""
+
+    def __init__(self, new: list[int]) -> None:
+        super().__init__()
+        self.new = new
 
 
 class Ingest:
@@ -50,18 +69,8 @@ class Ingest:
     def __init__(self) -> None:
         self._partitions = Partitions()
 
-    @staticmethod
-    def prepare(deliveries: Sequence[Delivery]) -> PreparedBatch:
-        """What `record` takes. Raises CannotStoreError like it."""
-        try:
-            return PreparedBatch.of(deliveries)
-        except _CANNOT_STORE as error:
-            raise CannotStoreError(str(error)) from error
-
-    def record(
-        self, connection: Connection, batch: PreparedBatch, receipt_time: datetime
-    ) -> list[Receipt | DomainError]:
-        """What became of each delivery, in their order.
+    def record(self, connection: Connection, batch: PreparedBatch, receipt_time: datetime) -> Outcome | Recount:
+        """What became of the batch.
 
         Raises what the database raises. Then nothing was recorded, or the answer to the commit was lost: doing the same
         again is right in both cases. Raises CannotStoreError when it is of no use.
@@ -69,6 +78,8 @@ class Ingest:
         for tries_left in reversed(range(PARTITION_TRIES)):
             try:
                 return self._record(connection, batch, receipt_time)
+            except _CountsOthersError as error:
+                return Recount(error.new)
             except _CANNOT_STORE as error:
                 self._partitions.forget()
                 if not (tries_left and _was_dropped(error)):
@@ -78,13 +89,11 @@ class Ingest:
                 raise
         raise AssertionError("the last try returns or raises")
 
-    def _record(
-        self, connection: Connection, batch: PreparedBatch, receipt_time: datetime
-    ) -> list[Receipt | DomainError]:
+    def _record(self, connection: Connection, batch: PreparedBatch, receipt_time: datetime) -> Outcome:
         keeping = find_keeping(connection, {organization_id for organization_id, _, _ in batch.places})
         self._partitions.ensure(connection, _partitions(batch, keeping))
         with connection.transaction():
-            return _Batch(connection, receipt_time, keeping).record(batch)
+            return _Batch(connection, batch, receipt_time, keeping).record()
 
     def prepare_days(self, connection: Connection, today: date) -> None:
         """Makes the partitions of today and tomorrow, so that midnight finds its own."""
@@ -102,72 +111,86 @@ class Ingest:
 class _Batch:
     """One transaction's worth of deliveries."""
 
-    def __init__(self, connection: Connection, receipt_time: datetime, keeping: Mapping[str, Keeping]) -> None:
+    def __init__(
+        self, connection: Connection, batch: PreparedBatch, receipt_time: datetime, keeping: Mapping[str, Keeping]
+    ) -> None:
         self._connection = connection
+        self._batch = batch
         self._receipt_time = receipt_time
         self._keeping = keeping
         # A new one for every try: what an earlier try may have committed must not look like ours.
         self._batch_id: UUID = new_uuid7()
         self._cursors: dict[Log, int] = {}
+        self._settled: dict[int, tuple[RecordStatus, str]] = {}
 
-    def record(self, batch: PreparedBatch) -> list[Receipt | DomainError]:
-        deliveries = batch.deliveries
-        self._cursors = lock_cursors(self._connection, {log for log in map(_log_of, deliveries) if log is not None})
+    def record(self) -> Outcome:
+        deliveries = self._batch.deliveries
+        logs = [_log_of(delivery) for delivery in deliveries]
+        self._cursors = lock_cursors(self._connection, {log for log in logs if log is not None})
         before = dict(self._cursors)
         gaps = self._admit(deliveries)
-        admitted = [delivery for index, delivery in enumerate(deliveries) if index not in gaps]
+        admitted = [delivery for place, delivery in enumerate(deliveries) if place not in gaps]
 
-        self._claim([one for delivery in in_order(admitted) for one in delivery.received if one.is_new], batch.contents)
+        admitted_numbers = [number for delivery in in_order(admitted) for number in delivery.numbers]
+        self._claim([number for number in admitted_numbers if number not in self._settled])
         # After the books, which whoever grants leases locks first too.
-        leases.settle(self._connection, _reserved(admitted))
-        set_aside(self._connection, _rejected(admitted), self._receipt_time)
+        leases.settle(self._connection, self._reserved(admitted_numbers))
+        set_aside(self._connection, self._rejected(admitted), self._receipt_time)
         advanced = {log: sequence for log, sequence in self._cursors.items() if sequence > before[log]}
         advance_cursors(self._connection, advanced)
-        return [gaps.get(index) or self._receipt(delivery) for index, delivery in enumerate(deliveries)]
+        return Outcome(self._settled, [0 if log is None else self._cursors[log] for log in logs], gaps)
 
-    def _admit(self, deliveries: Sequence[Delivery]) -> dict[int, DomainError]:
+    def _admit(self, deliveries: Sequence[PreparedDelivery]) -> set[int]:
         """Finds repeats by sequence and what cannot be taken. Returns the deliveries before which some are missing."""
-        gaps: dict[int, DomainError] = {}
-        for index, delivery in sorted(enumerate(deliveries), key=lambda pair: pair[1].first_sequence):
+        records = self._batch.records
+        gaps: set[int] = set()
+        for place, delivery in sorted(enumerate(deliveries), key=lambda pair: pair[1].first_sequence):
             log = _log_of(delivery)
             repeat_count = 0
             if log is not None:
                 committed = self._cursors[log]
                 if delivery.first_sequence > committed + 1:
-                    gaps[index] = SequenceGapError(committed, delivery.first_sequence)
+                    gaps.add(place)
                     continue
                 repeat_count = committed + 1 - delivery.first_sequence
-                self._cursors[log] = max(committed, delivery.first_sequence + len(delivery.received) - 1)
-            for place, received in enumerate(delivery.received):
-                if place < repeat_count:
-                    received.settle(RecordStatus.DUPLICATE)
-                elif received.record is None:
-                    received.settle(RecordStatus.INVALID, received.problem)
-                elif received.record.organization_id not in self._keeping:
-                    received.settle(RecordStatus.INVALID, "organization_id names no organization")
-                else:
-                    received.settle(RecordStatus.RECORDED)
+                self._cursors[log] = max(committed, delivery.first_sequence + len(delivery.numbers) - 1)
+            self._settled |= dict.fromkeys(delivery.numbers[:repeat_count], _DUPLICATE)
+            for number in delivery.numbers[repeat_count:]:
+                if records.organization_ids[number] not in self._keeping:
+                    problem = records.problems.get(number, "organization_id names no organization")
+                    self._settled[number] = (RecordStatus.INVALID, problem)
         return gaps
 
-    def _claim(self, received: list[Received], prepared: Contents) -> None:
+    def _claim(self, numbers: list[int]) -> None:
         """Tells new from duplicate from conflict, within the batch and against everything recorded before."""
-        contents = prepared if received == prepared.received else Contents.of(received)
-        if not contents.firsts:
+        batch, keys = self._batch, self._batch.records.keys
+        claims = batch.claims if len(numbers) == batch.takeable_count else Claims.of(batch.records, numbers)
+        if not claims.firsts:
             return
-        held = usage.claim_keys(self._connection, contents.keys, self._batch_id)
-        for key, content_hash in held.items():
-            _compare(contents.firsts[key], content_hash)
-        for key, repeat in contents.repeats:
-            _compare(repeat, held.get(key, contents.firsts[key].content_hash))
-        new = [one for key, one in contents.firsts.items() if key not in held]
+        held = usage.claim_keys(self._connection, claims.packed, self._batch_id)
+        for first, repeat in claims.repeats:
+            self._compare(repeat, held.get(keys[first], batch.records.content_hashes[first]))
+        new = claims.firsts
+        if held:
+            for number in claims.firsts:
+                if keys[number] in held:
+                    self._compare(number, held[keys[number]])
+            new = [number for number in claims.firsts if keys[number] not in held]
         if new:
-            self._write(new, contents.sums if not held else PackedSums.of(new))
+            if new != batch.counted:
+                raise _CountsOthersError(new)
+            self._write(new, batch.sums)
 
-    def _write(self, new: Sequence[Received], sums: PackedSums) -> None:
-        usage.copy_records(self._connection, map(self._row, new), self._batch_id)
-        retained = [payload for one in new if one.payload is not None and (payload := self._payload(one)) is not None]
-        if retained:
-            copy_payloads(self._connection, retained)
+    def _compare(self, number: int, stored_hash: bytes) -> None:
+        is_same = self._batch.records.content_hashes[number] == stored_hash
+        self._settled[number] = _DUPLICATE if is_same else _CONFLICT
+
+    def _write(self, new: Sequence[int], sums: PackedSums) -> None:
+        rows = self._batch.records.rows
+        kept = self._keeping_of(new)
+        packed = ((keeping.retention_class, rows[number]) for number, keeping in zip(new, kept, strict=True))
+        usage.copy_records(self._connection, packed, self._batch_id)
+        self._write_payloads(zip(new, kept, strict=True))
         sums.add(self._connection)
         books.post(
             self._connection,
@@ -176,29 +199,54 @@ class _Batch:
             lambda organization_id, balances: self._entry(sums.charges[organization_id], balances),
         )
 
-    def _row(self, one: Received) -> tuple[int, bytes]:
-        """The retention class and the packed row."""
-        priced = priced_of(one)
-        return self._keeping[priced.record.organization_id].retention_class, one.row or usage.pack_record(priced)
+    def _write_payloads(self, new: Iterable[tuple[int, Keeping]]) -> None:
+        """What is retained of records. Nothing once their organization wants that no more, whatever was sent."""
+        packed = self._batch.records.payload_rows
+        retained = [
+            (keeping.retention_class, packed[number])
+            for number, keeping in new
+            if keeping.payload_retained and number in packed
+        ]
+        if retained:
+            copy_payloads(self._connection, retained)
 
-    def _payload(self, one: Received) -> tuple[int, UsageRecord, Payload] | None:
-        """What is retained of a record. Nothing once its organization wants that no more, whatever was sent."""
-        record = priced_of(one).record
-        keeping = self._keeping[record.organization_id]
-        if one.payload is None or not keeping.payload_retained:
-            return None
-        return keeping.retention_class, record, one.payload
+    def _keeping_of(self, numbers: Iterable[int]) -> list[Keeping]:
+        owners = self._batch.records.organization_ids
+        return [self._keeping[owner] for number in numbers if (owner := owners[number]) is not None]
 
     def _entry(self, due: Charge, balances: Balances) -> books.Entry:
         return books.Entry(EntryKind.USAGE, str(self._batch_id), charge(due, balances))
 
-    def _receipt(self, delivery: Delivery) -> Receipt:
-        log = _log_of(delivery)
-        results = [tuple.__new__(RecordResult, (one.request_id, one.status, one.reason)) for one in delivery.received]
-        return Receipt(results, 0 if log is None else self._cursors[log])
+    def _reserved(self, numbers: Iterable[int]) -> list[Reserved]:
+        """What records had reserved. Those that were there already have freed it."""
+        reserved = self._batch.records.reserved
+        return [
+            reserved[number]
+            for number in (numbers if reserved else ())
+            if number in reserved and self._settled.get(number) != _DUPLICATE
+        ]
+
+    def _rejected(self, deliveries: Iterable[PreparedDelivery]) -> list[Rejected]:
+        """What is set aside. Who imports has the record still, and would fill our disk with what is wrong with it."""
+        return [
+            Rejected(
+                *self._settled[number],
+                content=self._batch.records.contents[number],
+                producer_id=delivery.producer_id,
+                epoch=delivery.epoch,
+                sequence=delivery.first_sequence + place if delivery.producer_id is not None else 0,
+            )
+            for delivery in deliveries
+            for place, number in enumerate(delivery.numbers)
+            if self._is_rejected(number)
+        ]
+
+    def _is_rejected(self, number: int) -> bool:
+        settled = self._settled.get(number)
+        return settled is not None and settled != _DUPLICATE and number not in self._batch.records.imported
 
 
-def _log_of(delivery: Delivery) -> Log | None:
+def _log_of(delivery: PreparedDelivery) -> Log | None:
     return None if delivery.producer_id is None else Log(delivery.producer_id, delivery.epoch)
 
 
@@ -217,37 +265,3 @@ def _partitions(batch: PreparedBatch, keeping: Mapping[str, Keeping]) -> set[Par
 def _was_dropped(error: Exception) -> bool:
     """Whether a row found no partition. Of a CHECK, PostgreSQL would say which."""
     return isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
-
-
-def _compare(one: Received, stored_hash: bytes) -> None:
-    if one.content_hash == stored_hash:
-        one.settle(RecordStatus.DUPLICATE)
-    else:
-        one.settle(RecordStatus.CONFLICT, "request_id belongs to another record")
-
-
-def _reserved(deliveries: Iterable[Delivery]) -> list[Reserved]:
-    """What records had reserved. Those that were there already have freed it."""
-    return [
-        one.reserved
-        for delivery in deliveries
-        for one in delivery.received
-        if one.reserved is not None and one.status is not RecordStatus.DUPLICATE
-    ]
-
-
-def _rejected(deliveries: Iterable[Delivery]) -> list[Rejected]:
-    """What is set aside. Who imports has the record still, and would fill our disk with what is wrong with it."""
-    return [
-        Rejected(
-            status=one.status,
-            reason=one.reason,
-            content=one.content,
-            producer_id=delivery.producer_id,
-            epoch=delivery.epoch,
-            sequence=delivery.first_sequence + place if delivery.producer_id is not None else 0,
-        )
-        for delivery in deliveries
-        for place, one in enumerate(delivery.received)
-        if one.status >= RecordStatus.CONFLICT and (one.record is None or RecordFlag.IMPORTED not in one.record.flags)
-    ]

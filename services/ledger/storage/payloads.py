@@ -16,24 +16,24 @@ _COPY = """
     ) FROM STDIN (FORMAT BINARY)
 """
 _ROW_HEAD = copy_binary.row_head(11)
-_FIELDS = FixedFields("int2", "date", "uuid", "uuid", "timestamptz", "bool", "bool")
+_CLASS_FIELD = FixedFields("int2")
+_FIELDS = FixedFields("date", "uuid", "uuid", "timestamptz", "bool", "bool")
 
 
-def copy_payloads(connection: Connection, payloads: Iterable[tuple[int, UsageRecord, Payload]]) -> None:
-    """Adds what is retained of records, each in the retention class of its record. The partitions must exist."""
+def copy_payloads(connection: Connection, payloads: Iterable[tuple[int, bytes]]) -> None:
+    """Adds payloads as `pack_payload` makes them, each with the class of its record. The partitions must exist."""
     with connection.cursor().copy(_COPY) as copy:
         copy.write(copy_binary.BEGIN)
         # One by one: together they may be large.
-        for retention_class, record, payload in payloads:
-            copy.write(_row(retention_class, record, payload))
+        for retention_class, packed in payloads:
+            copy.write(_ROW_HEAD + _CLASS_FIELD(retention_class) + packed)
         copy.write(copy_binary.END)
 
 
-def _row(retention_class: int, record: UsageRecord, payload: Payload) -> bytes:
+def pack_payload(record: UsageRecord, payload: Payload) -> bytes:
+    """The payload's row, but for the retention class, which is known only when it is written."""
     fields = (
-        _ROW_HEAD,
         _FIELDS(
-            retention_class,
             copy_binary.date_value(start_day(record)),
             copy_binary.uuid_bytes(record.organization_id),
             bytes.fromhex(record.request_id.replace("-", "")),

@@ -1,6 +1,6 @@
-"""The one thread that writes, with a connection of its own.
+"""Connections that write, each in a thread or a process of its own.
 
-COPY and psycopg's C code run here without holding up the event loop, and one writer cannot deadlock with itself.
+What holds up its caller does not hold up the event loop, and one connection cannot deadlock with itself.
 """
 
 import asyncio
@@ -26,35 +26,43 @@ T = TypeVar("T")
 
 
 class DatabaseWriter:
-    """Runs transactions one after the other. Lives from the start of the service to `close`."""
+    """Runs transactions one after the other, in a thread. Lives from the start of the service to `close`."""
+
+    def __init__(self, database_url: str, prepare_session: Callable[[Connection], None] | None = None) -> None:
+        self._connection = WritingConnection(database_url, prepare_session)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """`WritingConnection.run`, for the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.run, work)
+
+    def close(self) -> None:
+        """Finishes what was begun."""
+        self._executor.shutdown()
+        self._connection.close()
+
+
+class WritingConnection:
+    """Runs transactions, and holds its caller up meanwhile. Connects when it is first needed."""
 
     def __init__(self, database_url: str, prepare_session: Callable[[Connection], None] | None = None) -> None:
         self._conninfo = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._prepare_session = prepare_session
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._connection: Connection | None = None
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], T]) -> T:
         """Does the work, which opens its own transactions, and does it again where the database asks for that.
 
         Raises UnavailableError when it keeps failing. The work may have been committed by a try whose answer was lost,
         so it must recognise its own traces.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, work)
-
-    def close(self) -> None:
-        """Finishes what was begun."""
-        self._executor.shutdown()
-        self._disconnect()
-
-    def _run(self, work: Callable[[Connection], T]) -> T:
         for tries_left in reversed(range(TRIES)):
             try:
                 return work(self._connected())
             except _AGAIN as error:
                 log.warning("transaction failed", extra={"error": str(error).strip(), "tries_left": tries_left})
                 if not isinstance(error, (errors.SerializationFailure, errors.DeadlockDetected)):
-                    self._disconnect()
+                    self.close()
                 cause = error
         raise UnavailableError("The ledger's database cannot be used right now; try again.") from cause
 
@@ -72,7 +80,7 @@ class DatabaseWriter:
             self._connection = connection
         return self._connection
 
-    def _disconnect(self) -> None:
+    def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from services.common.errors import DomainError
+from services.common.errors import DomainError, UnavailableError
+from services.ledger.errors import SequenceGapError
 from services.ledger.metrics import BATCH_RECORDS, BATCH_SECONDS, RECORDS, WAITING_RECORDS
 from services.ledger.prices.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError, PricedCall, price_call
-from services.ledger.storage.ingest import CannotStoreError, Ingest
+from services.ledger.storage.contents import CannotStoreError, PreparedBatch, prepare, recounted
+from services.ledger.storage.ingest import Outcome, Recount
 from services.ledger.storage.usage import pack_record
-from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.batching import Batcher
 from services.ledger.usage.records import (
     Delivery,
@@ -29,9 +30,15 @@ from services.ledger.usage.records import (
 RECORDS_AT_ONCE = 50
 # So many bytes of payload wait, and are written, like one record more: about what a record takes.
 PAYLOAD_BYTES_PER_RECORD = 4_096
+# Each time, others have recorded some more of a batch meanwhile.
+RECOUNTS_MAX = 100
 # A record's cost is a BIGINT, like that of each of its lines.
 COST_PICO_MAX = 2**63 - 1
 _IMPORTED = RecordFlag.IMPORTED
+_RECORDED = (RecordStatus.RECORDED, "")
+
+# Has a batch written, as received at this moment. Raises CannotStoreError like `Ingest.record`, and UnavailableError.
+WriteBatch = Callable[[PreparedBatch, datetime], Awaitable[Outcome | Recount]]
 
 log = logging.getLogger("tollgate.ledger.recording")
 
@@ -40,15 +47,9 @@ class UsageRecorder:
     """Prices deliveries and has them written, several in one transaction. Lives from `start` to `close`."""
 
     def __init__(
-        self,
-        writer: DatabaseWriter,
-        ingest: Ingest,
-        price_book: Callable[[], PriceBook],
-        *,
-        clock: Callable[[], datetime],
+        self, write_batch: WriteBatch, price_book: Callable[[], PriceBook], *, clock: Callable[[], datetime]
     ) -> None:
-        self._writer = writer
-        self._ingest = ingest
+        self._write_batch = write_batch
         self._price_book = price_book
         self._clock = clock
         # Of deliveries that are priced in parts.
@@ -95,9 +96,14 @@ class UsageRecorder:
                 return [await self._write_one_by_one(delivery) for delivery in deliveries]
 
     async def _write_at_once(self, deliveries: Sequence[Delivery]) -> list[Receipt | DomainError]:
-        # Here, while the writer is busy with the batch before.
-        batch = self._ingest.prepare(deliveries)
-        return await self._writer.run(lambda connection: self._ingest.record(connection, batch, self._clock()))
+        # Here, while the batch before is being written.
+        batch = prepare(deliveries)
+        for _ in range(RECOUNTS_MAX):
+            outcome = await self._write_batch(batch, self._clock())
+            if isinstance(outcome, Outcome):
+                return _receipts(deliveries, outcome)
+            batch = recounted(batch, deliveries, outcome.new)
+        raise UnavailableError("Others record the same calls just now; try again.")
 
     async def _write_one_by_one(self, delivery: Delivery) -> Receipt | DomainError:
         """Sets aside the record that cannot be stored, and records its neighbours."""
@@ -123,10 +129,28 @@ def _price(received: Iterable[Received], book: PriceBook) -> None:
         if one.record is not None:
             try:
                 one.priced = priced(one.record, book)
-                # Now, while the writer waits for the database, and the record is at hand.
+                # Now, while the record is at hand.
                 one.row = pack_record(one.priced)
             except AmountTooLargeError as error:
                 one.record, one.problem = None, f"usage costs too much: {error}"
+
+
+def _receipts(deliveries: Iterable[Delivery], outcome: Outcome) -> list[Receipt | DomainError]:
+    """What became of each delivery, in their order."""
+    settled = outcome.settled
+    receipts: list[Receipt | DomainError] = []
+    index = 0
+    for place, (delivery, committed_sequence) in enumerate(zip(deliveries, outcome.committed_sequences, strict=True)):
+        if place in outcome.gaps:
+            receipts.append(SequenceGapError(committed_sequence, delivery.first_sequence))
+        else:
+            results = [
+                tuple.__new__(RecordResult, (one.request_id, *settled.get(number, _RECORDED)))
+                for number, one in enumerate(delivery.received, index)
+            ]
+            receipts.append(Receipt(results, committed_sequence))
+        index += len(delivery.received)
+    return receipts
 
 
 def _count(receipt: Receipt) -> None:

@@ -197,16 +197,6 @@ class Received:
     # As the database takes it, where that was prepared ahead; empty where not.
     row: bytes = b""
     payload: Payload | None = None
-    # What becomes of it, and why it could not be taken; as of the last try to write it.
-    status: RecordStatus = RecordStatus.RECORDED
-    reason: str = ""
-
-    def settle(self, status: RecordStatus, reason: str = "") -> None:
-        self.status, self.reason = status, reason
-
-    @property
-    def is_new(self) -> bool:
-        return self.status is RecordStatus.RECORDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,11 +13,11 @@ import psycopg
 from services.common.authentication import Scope, hash_key
 from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.storage.ingest import Ingest
+from services.ledger.storage.contents import prepare
+from services.ledger.storage.ingest import Ingest, Outcome
 from services.ledger.storage.usage import prepare_session
 from services.ledger.usage.convert_usage import delivery_from_proto
 from services.ledger.usage.recording import priced
-from services.ledger.usage.records import Receipt, RecordStatus
 from tests.conftest import Database
 from tollgate.ledger.v1.usage_pb2 import (
     ENDPOINT_CHAT_COMPLETIONS,
@@ -247,9 +247,9 @@ class Books:
         (received,) = delivery.received
         assert received.record is not None, received.problem
         received.priced = priced(received.record, PriceBook(PRICE_VERSIONS, self._discounts))
-        (receipt,) = self._ingest.record(self._connection, self._ingest.prepare([delivery]), receipt_time)
-        assert isinstance(receipt, Receipt)
-        assert [result.status for result in receipt.results] == [RecordStatus.RECORDED], receipt
+        outcome = self._ingest.record(self._connection, prepare([delivery]), receipt_time)
+        assert isinstance(outcome, Outcome), outcome
+        assert not outcome.settled
 
 
 @contextmanager

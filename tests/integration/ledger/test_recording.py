@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import DomainError, UnavailableError
+from services.common.errors import UnavailableError
 from services.ledger.errors import SequenceGapError
 from services.ledger.storage.contents import PreparedBatch
-from services.ledger.storage.ingest import Ingest
+from services.ledger.storage.ingest import Ingest, Outcome, Recount
 from services.ledger.storage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
-from services.ledger.usage.records import Receipt, RecordFlag, RecordStatus
+from services.ledger.usage.records import RecordFlag, RecordStatus
 from tests.conftest import Database
 from tests.usage_builders import (
     COST_PICO,
@@ -30,6 +30,7 @@ from tests.usage_builders import (
     add_organization,
     books_of,
     now_in_utc,
+    waiting_backends,
 )
 from tollgate.ledger.v1.usage_pb2 import OutputImages, Usage, UsageRecord
 
@@ -400,7 +401,7 @@ async def test_a_connection_that_is_killed_in_mid_batch_costs_nothing_but_time(
         # The batch gets as far as the figures, and waits there for a lock until it is killed.
         blocker.execute("LOCK TABLE ledger.usage_hour IN SHARE MODE")
         delivery = asyncio.create_task(recorder.record(request))
-        (killed,) = await _waiting_backends(database)
+        (killed,) = await waiting_backends(database)
         blocker.execute("SELECT pg_terminate_backend(%s)", (killed,))
 
     receipt = await delivery
@@ -416,15 +417,13 @@ class LosesAnAnswer(Ingest):
 
     lost = False
 
-    def record(
-        self, connection: psycopg.Connection, batch: PreparedBatch, receipt_time: datetime
-    ) -> list[Receipt | DomainError]:
-        outcomes = super().record(connection, batch, receipt_time)
+    def record(self, connection: psycopg.Connection, batch: PreparedBatch, receipt_time: datetime) -> Outcome | Recount:
+        outcome = super().record(connection, batch, receipt_time)
         if not self.lost:
             self.lost = True
             connection.close()
             connection.execute("SELECT 1")
-        return outcomes
+        return outcome
 
 
 @pytest.mark.parametrize("producer_id", ["", str(uuid4())], ids=["by request id", "by sequence"])
@@ -526,17 +525,3 @@ def test_any_order_repetition_splitting_and_interleaving_gives_the_same_books(
         at_once.records_cost,
         at_once.balances,
     )
-
-
-async def _waiting_backends(database: Database) -> list[int]:
-    """The ledger's connections that wait for a lock, once there are any."""
-    query = """
-        SELECT pid FROM pg_stat_activity
-         WHERE usename = 'tollgate_ledger' AND wait_event_type = 'Lock' AND datname = current_database()
-    """
-    for _ in range(500):
-        found = [pid for (pid,) in rows(database, query)]
-        if found:
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError("nobody waits for a lock")
