@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import orjson
 
 from services.common.errors import DomainError
-from services.router.limits import RateLimitedError
+from services.router.limits.limits import RateLimitedError
 
 STATUS_BY_REASON: Mapping[str, int] = {
     "INVALID_REQUEST": 400,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prometheus_client import Gauge
 
-from services.router.health import Health
+from services.router.routing.health import Health
 
 
 class Counted(Protocol):

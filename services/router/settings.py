@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from services.common.grpc_server import ServerSettings
 from services.common.sealed_secrets import read_private_key
 from services.common.settings import Environment
-from services.router.face_limits import FaceLimits
-from services.router.policy_file import PolicyFile, read_policies
-from services.router.providers import Provider, read_providers
+from services.router.faces.face_limits import FaceLimits
+from services.router.routing.policy_file import PolicyFile, read_policies
+from services.router.routing.providers import Provider, read_providers
 from services.router.spool.settings import SpoolSettings
 
 WORKER_COUNT_MAX = 64

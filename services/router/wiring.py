@@ -11,30 +11,30 @@ from services.common.metrics import serve_metrics
 from services.common.settings import SettingError
 from services.common.tracing import start_tracing
 from services.router import gauges
-from services.router.admission import Admission
-from services.router.attempts import Attempts
-from services.router.call_log import CallLog
-from services.router.calls import Calls
-from services.router.covering import LeaseCovers
-from services.router.credit import LeasedCredit
-from services.router.credit_ledger import CreditLedger
-from services.router.directory import Directory, Resolve, refusal_from_status
-from services.router.directory_watch import DirectoryWatch, OpenStream
-from services.router.health import Health
-from services.router.http_face import HttpFace
-from services.router.idempotency import IdempotencyKeys
-from services.router.key_ring import KeyRing
-from services.router.limits import Limiter, LocalWindows
-from services.router.model_list import ModelList
-from services.router.past import Past, say_until_heard
-from services.router.planning import Planner
-from services.router.price_bounds import PriceBounds
-from services.router.prices import ListPrices, PriceList
-from services.router.recording import Recorder
-from services.router.response_cache import ResponseCache
-from services.router.routing import RoutingTable
+from services.router.calls.admission import Admission
+from services.router.calls.attempts import Attempts
+from services.router.calls.call_log import CallLog
+from services.router.calls.calls import Calls
+from services.router.calls.idempotency import IdempotencyKeys
+from services.router.calls.recording import Recorder
+from services.router.calls.response_cache import ResponseCache
+from services.router.credit.covering import LeaseCovers
+from services.router.credit.credit import LeasedCredit
+from services.router.credit.credit_ledger import CreditLedger
+from services.router.credit.past import Past, say_until_heard
+from services.router.credit.price_bounds import PriceBounds
+from services.router.credit.prices import ListPrices, PriceList
+from services.router.faces.http_face import HttpFace
+from services.router.faces.model_list import ModelList
+from services.router.faces.servicer import InferenceServicer
+from services.router.keys.directory import Directory, Resolve, refusal_from_status
+from services.router.keys.directory_watch import DirectoryWatch, OpenStream
+from services.router.keys.key_ring import KeyRing
+from services.router.limits.limits import Limiter, LocalWindows
+from services.router.routing.health import Health
+from services.router.routing.planning import Planner
+from services.router.routing.routing import RoutingTable
 from services.router.sender import Sender, Sweeper
-from services.router.servicer import InferenceServicer
 from services.router.settings import Settings
 from services.router.spool import Spool
 from services.router.upstream import Upstream, client_context
@@ -46,8 +46,8 @@ from tollgate.router.v1 import inference_service_pb2
 from tollgate.router.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 
 if TYPE_CHECKING:
-    from services.router.call_traces import CallTraces
-    from services.router.redis_windows import RedisWindows
+    from services.router.calls.call_traces import CallTraces
+    from services.router.limits.redis_windows import RedisWindows
 
 DIRECTORY_TIMEOUT_SECONDS = 2.0
 PRICES_TIMEOUT_SECONDS = 10.0
@@ -197,7 +197,7 @@ def _start_traces(endpoint: str | None) -> "CallTraces | None":
     provider = start_tracing("router", endpoint)
     if provider is None:
         return None
-    from services.router.call_traces import CallTraces  # noqa: PLC0415 nor does whoever does not trace
+    from services.router.calls.call_traces import CallTraces  # noqa: PLC0415 nor does whoever does not trace
 
     return CallTraces(provider)
 
@@ -211,7 +211,7 @@ def _watch_by(channel: grpc.aio.Channel, service_token: str) -> OpenStream:
 def _open_redis(url: str | None) -> "RedisWindows | None":
     if url is None:
         return None
-    from services.router.redis_windows import RedisWindows  # noqa: PLC0415 20 MiB that most workers do not need
+    from services.router.limits.redis_windows import RedisWindows  # noqa: PLC0415 20 MiB that most workers do not need
 
     try:
         return RedisWindows(url)

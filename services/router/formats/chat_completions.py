@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 
 from services.common.errors import InvalidRequestError
-from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
+from services.router.formats.estimation import Tokenizer
 from services.router.formats.event_stream import Part, StreamReader, data_of, parse_event
 from services.router.formats.members import objects, optional_member
-from services.router.usage import service_tier_served, usage_from_openai
+from services.router.formats.usage import service_tier_served, usage_from_openai
 
 END_MARKER = b"[DONE]"
 # What the format itself adds, as OpenAI documents it: for each message, and for the beginning of the answer.

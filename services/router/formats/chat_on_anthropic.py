@@ -10,10 +10,10 @@ from services.router.formats.endpoint import Answer, ModelRequest
 from services.router.formats.exchange import AnswerStream, Target, UpstreamCall, json_object
 from services.router.formats.messages import MessageUsage
 from services.router.formats.translated_stream import TranslatedStream, Translation, chat_usage
+from services.router.formats.usage import service_tier_served, usage_from_anthropic
 from services.router.translation import from_anthropic
 from services.router.translation.chat_answer import completion
 from services.router.translation.to_anthropic import message_request
-from services.router.usage import service_tier_served, usage_from_anthropic
 
 
 class ChatOnAnthropic:

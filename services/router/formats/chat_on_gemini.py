@@ -10,10 +10,10 @@ from services.router.formats.chat_completions import text_of_message
 from services.router.formats.endpoint import Answer, ModelRequest
 from services.router.formats.exchange import AnswerStream, Target, UpstreamCall, json_object
 from services.router.formats.translated_stream import TranslatedStream, Translation, chat_usage
+from services.router.formats.usage import searches_charged_by_google, usage_from_gemini
 from services.router.translation import from_gemini
 from services.router.translation.chat_answer import completion
 from services.router.translation.to_gemini import content_request
-from services.router.usage import searches_charged_by_google, usage_from_gemini
 
 
 class ChatOnGemini:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.common.errors import InvalidRequestError
-from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
-from services.router.usage import usage_from_embeddings
+from services.router.formats.estimation import Tokenizer
+from services.router.formats.usage import usage_from_embeddings
 
 
 class Embeddings(Endpoint):

@@ -12,7 +12,7 @@ import orjson
 
 from services.common.errors import InvalidRequestError
 from services.router.error_bodies import error_body
-from services.router.estimation import Tokenizer
+from services.router.formats.estimation import Tokenizer
 from services.router.formats.event_stream import StreamReader
 from services.router.formats.kept_state import kept_member
 from services.router.formats.members import (
@@ -24,7 +24,7 @@ from services.router.formats.members import (
     write_members,
 )
 from services.router.formats.unpriced import kind_of
-from services.router.usage import UsageReading
+from services.router.formats.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from services.router.usage import UsageReading
+from services.router.formats.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 # An event that never ends would otherwise fill the memory.

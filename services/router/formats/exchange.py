@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import orjson
 
 from services.router.formats.endpoint import Answer, ModelRequest
-from services.router.usage import UsageReading
+from services.router.formats.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 

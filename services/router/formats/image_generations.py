@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 
 from services.common.errors import InvalidRequestError
-from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
+from services.router.formats.estimation import Tokenizer
 from services.router.formats.event_stream import Part, StreamReader, parse_event
 from services.router.formats.members import optional_member
-from services.router.usage import UsageReading, usage_from_images
+from services.router.formats.usage import UsageReading, usage_from_images
 from tollgate.ledger.v1.usage_pb2 import OutputImages, Usage
 
 IMAGES_MAX = 100

@@ -8,12 +8,12 @@ import orjson
 
 from services.common.errors import InvalidRequestError
 from services.router.error_bodies import error_body
-from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
+from services.router.formats.estimation import Tokenizer
 from services.router.formats.event_stream import Part, StreamReader, parse_event
 from services.router.formats.members import objects
 from services.router.formats.unpriced import kind_of
-from services.router.usage import service_tier_served, usage_from_anthropic
+from services.router.formats.usage import service_tier_served, usage_from_anthropic
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 _TOKENS_PER_MESSAGE = 3

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import orjson
 
 from services.common.errors import InvalidRequestError
-from services.router.estimation import Tokenizer
 from services.router.formats.endpoint import Answer, Endpoint, EndpointNumber, ModelRequest
+from services.router.formats.estimation import Tokenizer
 from services.router.formats.event_stream import Part, StreamReader, parse_event
 from services.router.formats.members import objects, optional_member
-from services.router.usage import UsageReading, searches_charged, service_tier_served, usage_from_responses
+from services.router.formats.usage import UsageReading, searches_charged, service_tier_served, usage_from_responses
 from tollgate.ledger.v1.usage_pb2 import OutputImages, Usage
 
 _TOKENS_PER_ITEM = 3

@@ -14,7 +14,7 @@ from services.router.formats.event_stream import (
     parse_event,
     split_events,
 )
-from services.router.usage import UsageReading
+from services.router.formats.usage import UsageReading
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 _DONE = b"data: [DONE]\n\n"

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from services.router.routing import Failure
+from services.router.routing.routing import Failure
 from services.router.upstream.connection import Connection
 from services.router.upstream.errors import UpstreamError
 from services.router.upstream.pool import Pool

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from services.router.routing import Failure
+from services.router.routing.routing import Failure
 from services.router.upstream.errors import UpstreamError
 
 # Nothing sends more before its body. Without a limit, one header could fill the memory.

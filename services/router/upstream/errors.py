@@ -1,6 +1,6 @@
 """What goes wrong between us and a provider."""
 
-from services.router.routing import Failure
+from services.router.routing.routing import Failure
 
 
 class UpstreamError(Exception):

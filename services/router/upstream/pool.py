@@ -8,7 +8,7 @@ import time
 from collections import deque
 from urllib.parse import SplitResult
 
-from services.router.routing import Failure
+from services.router.routing.routing import Failure
 from services.router.upstream.connection import Connection
 from services.router.upstream.errors import UpstreamError
 from services.router.upstream.proxy import Proxy

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from services.common.settings import SettingError
 from services.router.formats.exchange import UpstreamCall
-from services.router.providers import Provider
-from services.router.routing import Failure
+from services.router.routing.providers import Provider
+from services.router.routing.routing import Failure
 from services.router.upstream.answer import UpstreamAnswer
 from services.router.upstream.errors import UpstreamError
 from services.router.upstream.pool import Pool

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.router.formats.exchange import UpstreamCall
-from services.router.providers import Provider, read_providers
+from services.router.routing.providers import Provider, read_providers
 from services.router.upstream import Upstream, UpstreamError, client_context
 
 FILE = """

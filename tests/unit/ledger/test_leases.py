@@ -19,7 +19,7 @@ from services.ledger.leases.leases import (
     returned_more,
     settled_more,
 )
-from services.router.purse import Purse, Reservation, Return
+from services.router.credit.purse import Purse, Reservation, Return
 
 USD = 10**12
 

@@ -20,8 +20,8 @@ from services.ledger.pricing import (
     price_bound,
     price_call,
 )
-from services.router.routing import Candidate
-from services.router.worst_case import bound_from_proto, cost_bound_pico
+from services.router.credit.worst_case import bound_from_proto, cost_bound_pico
+from services.router.routing.routing import Candidate
 from tests.unit.ledger.pricing_builders import FLAT, ORDINARY, per_million
 from tests.unit.ledger.test_pricing_oracle import fractions, prices, usages
 from tollgate.ledger.v1 import usage_pb2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.addresses import client_address
+from services.router.faces.addresses import client_address
 
 
 @pytest.mark.parametrize(

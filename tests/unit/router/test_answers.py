@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from services.router.answers import AnswerFormat, explained, explaining_event
+from services.router.calls.answers import AnswerFormat, explained, explaining_event
 from tollgate.ledger.v1 import usage_pb2
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 

@@ -11,9 +11,9 @@ import pytest
 from services.common.errors import UnavailableError
 from services.common.money import pico_from_usd, usd_from_pico
 from services.ledger.leases.leases import LEASE_SECONDS, Lease, LeaseOutcome, Means, Wish, decide, returned_more
-from services.router.credit import LeasedCredit, Spender
+from services.router.credit.credit import LeasedCredit, Spender
+from services.router.credit.purse import Reservation
 from services.router.errors import CreditTooLowError, SpendingLimitReachedError
-from services.router.purse import Reservation
 from services.router.spool.register import Epoch
 from tollgate.ledger.v1 import credit_service_pb2 as wire
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from services.common.errors import DomainError, InvalidApiKeyError, UnavailableError
-from services.router.directory import ENTRIES_MAX, SILENCE_SECONDS_MAX, WATCHED_SECONDS_MAX, Directory
+from services.router.keys.directory import ENTRIES_MAX, SILENCE_SECONDS_MAX, WATCHED_SECONDS_MAX, Directory
 from tollgate.ledger.v1.directory_service_pb2 import PROJECT_MODE_OWN_KEYS, ResolveKeyRequest, ResolveKeyResponse
 
 KEY = b"k" * 32

@@ -4,12 +4,12 @@ from typing import Any
 
 import orjson
 
-from services.router.completion import estimated_usage
-from services.router.estimation import tokenizer_for
+from services.router.calls.completion import estimated_usage
 from services.router.formats.chat_completions import text_of_message
 from services.router.formats.endpoint import Answer
+from services.router.formats.estimation import tokenizer_for
 from services.router.formats.registry import CHAT_COMPLETIONS
-from services.router.routing import Candidate
+from services.router.routing.routing import Candidate
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello, world! Gr\u00fc\u00dfe"}]}

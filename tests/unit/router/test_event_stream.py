@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.router.formats.chat_completions import ChatStreamReader
 from services.router.formats.event_stream import EventStream, EventTooLongError
-from services.router.usage import usage_from_openai
+from services.router.formats.usage import usage_from_openai
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 DONE = b"data: [DONE]\n\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.router.health import Health, Way
-from services.router.routing import Candidate, Failure
+from services.router.routing.health import Health, Way
+from services.router.routing.routing import Candidate, Failure
 
 WAY = Way("openai", "gpt-4o")
 CANDIDATE = Candidate("openai", "gpt-4o", "gpt-4o-2024-08-06")

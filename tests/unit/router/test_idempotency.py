@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from services.common.errors import InvalidRequestError
-from services.router.errors import IdempotencyKeyReusedError
-from services.router.idempotency import (
+from services.router.calls.idempotency import (
     ANSWER_BYTES_MAX,
     Claim,
     IdempotencyKeys,
@@ -15,6 +14,7 @@ from services.router.idempotency import (
     fingerprint,
     require_key,
 )
+from services.router.errors import IdempotencyKeyReusedError
 
 NAME = Name("key", "order-7")
 FIRST, OTHER = fingerprint("/v1/embeddings", "web", b"{}"), fingerprint("/v1/embeddings", "web", b"{ }")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.router.limits import Limit, Limiter, LocalWindows, RateLimitedError, Subject
+from services.router.limits.limits import Limit, Limiter, LocalWindows, RateLimitedError, Subject
 
 
 def subject(kind: str = "key", **limit: int) -> Subject:

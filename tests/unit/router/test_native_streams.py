@@ -13,7 +13,7 @@ from services.router.formats.endpoint import Endpoint, ModelRequest
 from services.router.formats.event_stream import EventStream
 from services.router.formats.native import NativeExchange
 from services.router.formats.registry import CHAT_COMPLETIONS, IMAGE_GENERATIONS, MESSAGES, RESPONSES
-from services.router.usage import UsageReading
+from services.router.formats.usage import UsageReading
 from tests.unit.router.translation_cases import splits
 
 PROMPT = "Hi simulate:prompt=50 simulate:cached=7 simulate:reasoning=2 simulate:searches=1 simulate:text=emoji"

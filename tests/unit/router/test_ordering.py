@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from services.router.errors import ModelNotFoundError
-from services.router.ordering import Order, Preference, in_order
-from services.router.routing import AUTO, Candidate, RoutingTable, Standing
+from services.router.routing.ordering import Order, Preference, in_order
+from services.router.routing.routing import AUTO, Candidate, RoutingTable, Standing
 
 OPENAI, AZURE, GROQ = (Candidate(provider, "gpt-4o", "gpt-4o") for provider in ("openai", "azure", "groq"))
 ALL = (OPENAI, AZURE, GROQ)

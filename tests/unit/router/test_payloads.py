@@ -3,7 +3,7 @@ import zlib
 
 import pytest
 
-from services.router.payloads import BODY_BYTES_MAX, COMPRESSED_BYTES_MAX, Body, PayloadKeeper
+from services.router.calls.payloads import BODY_BYTES_MAX, COMPRESSED_BYTES_MAX, Body, PayloadKeeper
 
 
 def body_of(*pieces: bytes) -> Body:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from services.common.settings import SettingError
-from services.router.answers import AnswerFormat
-from services.router.limits import Limit
-from services.router.ordering import Order
-from services.router.policies import policy_for
-from services.router.policy_file import PolicyFile, read_policies
+from services.router.calls.answers import AnswerFormat
+from services.router.limits.limits import Limit
+from services.router.routing.ordering import Order
+from services.router.routing.policies import policy_for
+from services.router.routing.policy_file import PolicyFile, read_policies
 from tollgate.ledger.v1 import directory_service_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ProjectSettings, RateLimit, ResolveKeyResponse
 

@@ -6,8 +6,8 @@ import pytest
 
 from services.common.settings import SettingError
 from services.router.formats.registry import PROVIDER_FORMATS, endpoints_of
-from services.router.providers import Provider, read_providers
-from services.router.routing import Candidate
+from services.router.routing.providers import Provider, read_providers
+from services.router.routing.routing import Candidate
 
 GOOD = """
 [[providers]]

@@ -3,9 +3,15 @@
 import orjson
 import pytest
 
+from services.router.calls.response_cache import (
+    ANSWER_BYTES_MAX,
+    CachedAnswer,
+    ResponseCache,
+    cache_name,
+    wants_no_cache,
+)
 from services.router.formats.endpoint import ModelRequest
 from services.router.formats.registry import CHAT_COMPLETIONS
-from services.router.response_cache import ANSWER_BYTES_MAX, CachedAnswer, ResponseCache, cache_name, wants_no_cache
 from tollgate.ledger.v1 import directory_service_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 from tollgate.ledger.v1.usage_pb2 import UsageRecord

@@ -10,7 +10,7 @@ from services.router.errors import (
     OwnKeyMissingError,
     ProvidersThrottledError,
 )
-from services.router.routing import (
+from services.router.routing.routing import (
     Candidate,
     Failure,
     Funding,

@@ -14,13 +14,13 @@ from pydantic import TypeAdapter
 
 from development.simulator import anthropic_format
 from services.common.errors import InvalidRequestError
+from services.router.credit.worst_case import SEARCHES_MAX
 from services.router.formats.chat_on_anthropic import ChatOnAnthropic
 from services.router.formats.endpoint import ModelRequest
 from services.router.formats.exchange import AnswerStream
 from services.router.formats.registry import CHAT_COMPLETIONS
+from services.router.formats.usage import usage_from_anthropic
 from services.router.translation.to_anthropic import message_request
-from services.router.usage import usage_from_anthropic
-from services.router.worst_case import SEARCHES_MAX
 from tests.unit.router.translation_cases import PIXEL_URL, SCHEMA, TOOL_TURNS, WEATHER, asking, requests, saying, splits
 
 JUDGE: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)

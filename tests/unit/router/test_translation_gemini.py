@@ -15,8 +15,8 @@ from services.router.formats.chat_on_gemini import ChatOnGemini
 from services.router.formats.endpoint import ModelRequest
 from services.router.formats.exchange import AnswerStream, Target
 from services.router.formats.registry import CHAT_COMPLETIONS
+from services.router.formats.usage import usage_from_gemini
 from services.router.translation.to_gemini import content_request
-from services.router.usage import usage_from_gemini
 from tests.unit.router.translation_cases import PIXEL_URL, SCHEMA, TOOL_TURNS, WEATHER, asking, requests, saying, splits
 
 CREATED = 1_795_000_000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.usage import (
+from services.router.formats.usage import (
     UsageReading,
     searches_charged_by_google,
     service_tier_served,

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from services.router.windows import Claim, MemoryWindows
+from services.router.limits.windows import Claim, MemoryWindows
 
 CALL = Claim("requests:key:1", limit=3)
 

@@ -8,10 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.router.estimation import tokenizer_for
-from services.router.formats.registry import ENDPOINT_BY_PATH
-from services.router.routing import Candidate
-from services.router.worst_case import (
+from services.router.credit.worst_case import (
     GENERATED_IMAGE_TOKENS_MAX,
     IMAGE_TOKENS_MAX,
     OUTPUT_TOKENS_MAX,
@@ -24,6 +21,9 @@ from services.router.worst_case import (
     bound_from_proto,
     worst_case_pico,
 )
+from services.router.formats.estimation import tokenizer_for
+from services.router.formats.registry import ENDPOINT_BY_PATH
+from services.router.routing.routing import Candidate
 from tollgate.ledger.v1.credit_service_pb2 import PriceBound
 
 CHAT = "/v1/chat/completions"

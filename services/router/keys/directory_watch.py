@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from services.router.directory import Directory
+from services.router.keys.directory import Directory
 
 # After that a connection is taken for dead; the directory has long been asking for itself.
 MESSAGE_SECONDS_MAX = 5.0

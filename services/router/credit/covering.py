@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 from services.common.money import usd_from_pico
-from services.router.admission import AdmittedCall
-from services.router.credit import LeasedCredit, Spender
+from services.router.calls.admission import AdmittedCall
+from services.router.credit.credit import LeasedCredit, Spender
+from services.router.credit.price_bounds import PriceBounds
+from services.router.credit.purse import Reservation
+from services.router.credit.worst_case import Bound, cost_bound_pico, worst_case_pico
 from services.router.errors import CreditTooLowError, InsufficientCreditsError
-from services.router.price_bounds import PriceBounds
-from services.router.purse import Reservation
-from services.router.routing import Candidate, Funding, PlannedAttempt
-from services.router.worst_case import Bound, cost_bound_pico, worst_case_pico
+from services.router.routing.routing import Candidate, Funding, PlannedAttempt
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 
 

@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from services.common.errors import DomainError
-from services.router.admission import AdmittedCall
-from services.router.answers import explaining_event
-from services.router.attempts import OpenStream
-from services.router.completion import take_usage
+from services.router.calls.admission import AdmittedCall
+from services.router.calls.answers import explaining_event
+from services.router.calls.attempts import OpenStream
+from services.router.calls.completion import take_usage
+from services.router.calls.recording import Recorder
+from services.router.calls.stream_copy import StreamCopy
 from services.router.errors import ClientGoneError
 from services.router.formats.event_stream import EventTooLongError
 from services.router.metrics import count_attempt
-from services.router.recording import Recorder
-from services.router.routing import Failure, PlannedAttempt
-from services.router.stream_copy import StreamCopy
+from services.router.routing.routing import Failure, PlannedAttempt
 from services.router.upstream import UpstreamError
 from tollgate.ledger.v1 import usage_pb2
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from services.router.answers import AnswerFormat
-from services.router.limits import Limit
-from services.router.ordering import Order, Preference
+from services.router.calls.answers import AnswerFormat
+from services.router.limits.limits import Limit
+from services.router.routing.ordering import Order, Preference
 from tollgate.ledger.v1 import directory_service_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ProjectSettings, ResolveKeyResponse
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from services.common.settings import SettingError
-from services.router.answers import AnswerFormat
-from services.router.limits import Limit
-from services.router.ordering import Order, Preference
-from services.router.policies import CACHE_SECONDS_MAX, NO_LIMIT, Policy
+from services.router.calls.answers import AnswerFormat
+from services.router.limits.limits import Limit
+from services.router.routing.ordering import Order, Preference
+from services.router.routing.policies import CACHE_SECONDS_MAX, NO_LIMIT, Policy
 
 _NUMBER_MAX = 10**12
 

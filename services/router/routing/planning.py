@@ -7,10 +7,19 @@ from dataclasses import replace
 
 from services.common.errors import InvalidRequestError
 from services.router.formats.endpoint import ModelRequest
-from services.router.health import Health, Way
-from services.router.key_ring import KeyRing
-from services.router.ordering import Order, Preference, PriceOf, in_order
-from services.router.routing import ATTEMPTS_MAX, AUTO, Candidate, Funding, Mode, PlannedAttempt, RoutingTable, plan
+from services.router.keys.key_ring import KeyRing
+from services.router.routing.health import Health, Way
+from services.router.routing.ordering import Order, Preference, PriceOf, in_order
+from services.router.routing.routing import (
+    ATTEMPTS_MAX,
+    AUTO,
+    Candidate,
+    Funding,
+    Mode,
+    PlannedAttempt,
+    RoutingTable,
+    plan,
+)
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 
 # Nothing but the order of configuration.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import grpc
 
-from services.router.routing import Candidate
+from services.router.routing.routing import Candidate
 from tollgate.ledger.v1 import price_service_pb2
 from tollgate.ledger.v1.price_service_pb2 import ListPricesRequest, ListPricesResponse, PriceVersion
 

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from services.common.errors import DomainError, UnavailableError
 from services.common.money import pico_from_usd, usd_from_pico
+from services.router.credit.purse import Purse, Reservation, Return
 from services.router.errors import CreditTooLowError, SpendingLimitReachedError
 from services.router.metrics import CREDIT_REFUSALS, LEASE_REQUESTS
-from services.router.purse import Purse, Reservation, Return
 from services.router.spool.register import Epoch
 from tollgate.ledger.v1 import credit_service_pb2 as wire
 

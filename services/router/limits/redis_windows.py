@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from services.router.windows import WINDOW_SECONDS, Claim, MemoryWindows, Room, Taking
+from services.router.limits.windows import WINDOW_SECONDS, Claim, MemoryWindows, Room, Taking
 
 # A limit is not worth more: a Redis that takes longer is passed over, and each worker counts for itself.
 TIMEOUT_SECONDS = 0.25

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from services.router.routing import Candidate, Failure, PlannedAttempt, Standing, Wait
+from services.router.routing.routing import Candidate, Failure, PlannedAttempt, Standing, Wait
 
 HALF_LIFE_SECONDS = 30.0
 FAILURES_UNTIL_COOLDOWN = 3

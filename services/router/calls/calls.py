@@ -5,16 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from services.common.errors import DomainError
-from services.router.admission import Admission, AdmittedCall, IncomingCall, ReadBody
-from services.router.answers import explained, explaining_event
-from services.router.attempts import Attempts, OpenStream, UpstreamStatusError, WholeCompletion
-from services.router.completion import take_usage
-from services.router.covering import LeaseCovers
-from services.router.error_bodies import error_headers, status_of
-from services.router.errors import ClientGoneError, ProviderFailedError
-from services.router.formats.endpoint import Endpoint, ModelRequest
-from services.router.formats.exchange import json_object
-from services.router.idempotency import (
+from services.router.calls.admission import Admission, AdmittedCall, IncomingCall, ReadBody
+from services.router.calls.answers import explained, explaining_event
+from services.router.calls.attempts import Attempts, OpenStream, UpstreamStatusError, WholeCompletion
+from services.router.calls.completion import take_usage
+from services.router.calls.idempotency import (
     ANSWER_BYTES_MAX,
     IDEMPOTENCY_HEADER,
     Claim,
@@ -24,14 +19,19 @@ from services.router.idempotency import (
     fingerprint,
     require_key,
 )
-from services.router.keeping import CacheEntry, Keeping
-from services.router.limits import Permit
-from services.router.recording import Recorder
-from services.router.records import Arrival, CallRecord
-from services.router.relay import Send, StreamRelay
-from services.router.response_cache import CachedAnswer, ResponseCache, cache_name, wants_no_cache
-from services.router.routing import Funding, is_worth_another_try
-from services.router.stream_copy import StreamCopy
+from services.router.calls.keeping import CacheEntry, Keeping
+from services.router.calls.recording import Recorder
+from services.router.calls.records import Arrival, CallRecord
+from services.router.calls.relay import Send, StreamRelay
+from services.router.calls.response_cache import CachedAnswer, ResponseCache, cache_name, wants_no_cache
+from services.router.calls.stream_copy import StreamCopy
+from services.router.credit.covering import LeaseCovers
+from services.router.error_bodies import error_headers, status_of
+from services.router.errors import ClientGoneError, ProviderFailedError
+from services.router.formats.endpoint import Endpoint, ModelRequest
+from services.router.formats.exchange import json_object
+from services.router.limits.limits import Permit
+from services.router.routing.routing import Funding, is_worth_another_try
 from services.router.upstream import UpstreamError
 from tollgate.ledger.v1 import usage_pb2
 

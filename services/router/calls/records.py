@@ -7,10 +7,10 @@ from uuid import UUID
 
 from services.common.errors import InvalidRequestError
 from services.common.uuid7 import new_uuid7
+from services.router.calls.payloads import PayloadKeeper, feed_whole
 from services.router.formats.endpoint import EndpointNumber
-from services.router.payloads import PayloadKeeper, feed_whole
-from services.router.routing import Failure, Funding, PlannedAttempt
-from services.router.usage import UsageReading
+from services.router.formats.usage import UsageReading
+from services.router.routing.routing import Failure, Funding, PlannedAttempt
 from tollgate.ledger.v1 import usage_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 from tollgate.ledger.v1.usage_pb2 import Usage, UsageRecord

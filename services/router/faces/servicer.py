@@ -10,13 +10,13 @@ from google.api.httpbody_pb2 import HttpBody
 
 from services.common.errors import DomainError, ErrorKind
 from services.common.grpc_calls import Context, headers_of
-from services.router.addresses import client_address
-from services.router.admission import ReadBody
-from services.router.calls import Calls, StreamedAnswer, WholeAnswer
+from services.router.calls.admission import ReadBody
+from services.router.calls.calls import Calls, StreamedAnswer, WholeAnswer
+from services.router.calls.records import Arrival
 from services.router.errors import ClientGoneError, ProviderFailedError
+from services.router.faces.addresses import client_address
 from services.router.formats.endpoint import Endpoint
 from services.router.formats.registry import CHAT_COMPLETIONS, EMBEDDINGS, IMAGE_GENERATIONS, MESSAGES, RESPONSES
-from services.router.records import Arrival
 from tollgate.router.v1 import inference_service_pb2 as rpc
 from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceServicer
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.router.errors import ModelNotFoundError
-from services.router.key_ring import KeyRing
-from services.router.routing import Candidate, Mode
+from services.router.keys.key_ring import KeyRing
+from services.router.routing.routing import Candidate, Mode
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 from tollgate.ledger.v1.price_service_pb2 import PriceUnit, PriceVersion, UnitPrice
 

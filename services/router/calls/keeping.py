@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from services.router.idempotency import Claim, KeptAnswer
-from services.router.limits import Permit
-from services.router.response_cache import CachedAnswer, ResponseCache
+from services.router.calls.idempotency import Claim, KeptAnswer
+from services.router.calls.response_cache import CachedAnswer, ResponseCache
+from services.router.limits.limits import Permit
 from tollgate.ledger.v1 import usage_pb2
 
 

@@ -4,7 +4,7 @@ import logging
 from typing import Protocol
 
 from services.common.errors import DomainError
-from services.router.call_log import CallLog
+from services.router.calls.call_log import CallLog
 from services.router.metrics import count_call
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from services.common.settings import SettingError
 from services.router.formats.registry import PROVIDER_FORMATS, endpoints_of
-from services.router.routing import Candidate
+from services.router.routing.routing import Candidate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _URL = re.compile(r"https?://[^\s/]+[^\s]*")

@@ -5,17 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from services.common.errors import DomainError
-from services.router.admission import AdmittedCall
-from services.router.covering import LeaseCover
+from services.router.calls.admission import AdmittedCall
+from services.router.calls.records import CallRecord
+from services.router.credit.covering import LeaseCover
 from services.router.formats.endpoint import Answer, ModelRequest
 from services.router.formats.event_stream import EventTooLongError
 from services.router.formats.exchange import AnswerStream, Exchange, Target, UpstreamCall
 from services.router.formats.registry import exchange_for
-from services.router.health import Health, Way
-from services.router.key_ring import KeyRing
+from services.router.keys.key_ring import KeyRing
 from services.router.metrics import count_attempt
-from services.router.records import CallRecord
-from services.router.routing import Candidate, Failure, Funding, PlannedAttempt, is_worth_another_try, is_worth_trying
+from services.router.routing.health import Health, Way
+from services.router.routing.routing import (
+    Candidate,
+    Failure,
+    Funding,
+    PlannedAttempt,
+    is_worth_another_try,
+    is_worth_trying,
+)
 from services.router.upstream import Upstream, UpstreamAnswer, UpstreamError
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 

@@ -11,21 +11,21 @@ import orjson
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
 
 from services.common.errors import DomainError, InvalidRequestError, UnavailableError
-from services.router.addresses import client_address
-from services.router.admission import PROJECT_HEADER, Admission
-from services.router.calls import Calls, Headers, StreamedAnswer
+from services.router.calls.admission import PROJECT_HEADER, Admission
+from services.router.calls.calls import Calls, Headers, StreamedAnswer
+from services.router.calls.records import Arrival
 from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
 from services.router.errors import BodyTooLargeError, ClientGoneError
-from services.router.face_limits import FaceLimits
+from services.router.faces.addresses import client_address
+from services.router.faces.face_limits import FaceLimits
+from services.router.faces.model_list import ModelList
 from services.router.formats.members import PROJECT_ID
 from services.router.formats.registry import ENDPOINT_BY_PATH
-from services.router.health import Health
-from services.router.model_list import ModelList
-from services.router.providers import Provider
-from services.router.records import Arrival
+from services.router.routing.health import Health
+from services.router.routing.providers import Provider
 
 if TYPE_CHECKING:
-    from services.router.call_traces import CallTraces
+    from services.router.calls.call_traces import CallTraces
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 _MODELS = "/v1/models"

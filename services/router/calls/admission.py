@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 
 from services.common.authentication import Scope, hash_key, key_from_headers
 from services.common.errors import DomainError, ErrorKind, ForbiddenError, InvalidRequestError, ReadOnlyKeyError
-from services.router.answers import AnswerFormat, format_asked_for
-from services.router.directory import Directory
+from services.router.calls.answers import AnswerFormat, format_asked_for
+from services.router.calls.recording import Recorder
+from services.router.calls.records import Arrival, CallRecord
 from services.router.error_bodies import status_of
 from services.router.formats.endpoint import Endpoint, ModelRequest
 from services.router.formats.members import PROJECT_ID
-from services.router.limits import Limiter, Permit, Subject
-from services.router.planning import Planner
-from services.router.policies import NO_LIMIT, Policy, policy_for
-from services.router.recording import Recorder
-from services.router.records import Arrival, CallRecord
-from services.router.routing import Mode, PlannedAttempt
+from services.router.keys.directory import Directory
+from services.router.limits.limits import Limiter, Permit, Subject
+from services.router.routing.planning import Planner
+from services.router.routing.policies import NO_LIMIT, Policy, policy_for
+from services.router.routing.routing import Mode, PlannedAttempt
 from tollgate.ledger.v1 import usage_pb2
 from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from services.common.errors import DomainError, ErrorKind
-from services.router.windows import Claim, MemoryWindows, Room, Taking, Windows
+from services.router.limits.windows import Claim, MemoryWindows, Room, Taking, Windows
 
 # A byte of text is a quarter of a token or less: what a call takes from a window until its real usage is known.
 BYTES_PER_TOKEN = 4

@@ -18,7 +18,7 @@ import orjson
 
 from services.router.formats.endpoint import EndpointNumber, ModelRequest
 from services.router.formats.members import objects
-from services.router.routing import Candidate
+from services.router.routing.routing import Candidate
 from tollgate.ledger.v1 import credit_service_pb2, usage_pb2
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
 

@@ -3,11 +3,11 @@
 import asyncio
 from typing import Protocol
 
-from services.router.estimation import tokenizer_for
+from services.router.calls.records import CallRecord
 from services.router.formats.endpoint import ModelRequest
-from services.router.records import CallRecord
-from services.router.routing import Candidate
-from services.router.usage import UsageReading
+from services.router.formats.estimation import tokenizer_for
+from services.router.formats.usage import UsageReading
+from services.router.routing.routing import Candidate
 from tollgate.ledger.v1.usage_pb2 import Usage
 
 

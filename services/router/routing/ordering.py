@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from services.router.routing import Candidate, Standing
+from services.router.routing.routing import Candidate, Standing
 
 # Latencies that differ by less count as equal, so that chance alone does not decide.
 _LATENCY_STEP = math.log(1.2)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from services.common.errors import UnavailableError
-from services.router.routing import Candidate
-from services.router.worst_case import Bound, bound_from_proto
+from services.router.credit.worst_case import Bound, bound_from_proto
+from services.router.routing.routing import Candidate
 from tollgate.ledger.v1.credit_service_pb2 import GetPriceBoundsRequest, GetPriceBoundsResponse, PricedModel
 
 STALE_SECONDS_MAX = 300.0

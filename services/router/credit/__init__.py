@@ -1,0 +1,1 @@
+"""What calls can cost, and the leases that cover it."""

@@ -1,0 +1,1 @@
+"""How calls come in, over HTTP and gRPC, and what is said of those that fail."""

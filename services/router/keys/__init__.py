@@ -1,0 +1,1 @@
+"""Whose key a call has, and which keys providers are called with."""
