@@ -23,10 +23,10 @@ from services.common.authentication import Scope, hash_key
 from services.ledger.prices.price_book import PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
 from services.ledger.retention.retention import Place
-from services.ledger.storage.contents import prepare
-from services.ledger.storage.ingest import Ingest
 from services.ledger.storage.partitions import of_detail
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.usage.contents import prepare
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.usage.convert_usage import delivery_from_proto
 from services.ledger.usage.recording import priced
 from tollgate.ledger.v1.usage_pb2 import FUNDING_CREDITS, Attempt, Usage, UsageRecord

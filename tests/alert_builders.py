@@ -13,8 +13,8 @@ from psycopg.rows import dict_row
 from services.common.uuid7 import new_uuid7
 from services.ledger.alerts.alert_rules import Alert, AlertRule, AlertStanding, AlertTerms
 from services.ledger.alerts.alert_states import AlertComparison, AlertMetric, AlertState
-from services.ledger.storage import alert_evaluation
-from services.ledger.storage.alert_rows import alert_rule_to_row
+from services.ledger.storage.alerts import alert_evaluation
+from services.ledger.storage.alerts.alert_rows import alert_rule_to_row
 from tests.conftest import Database
 from tests.usage_builders import now_in_utc
 

@@ -16,9 +16,9 @@ from services.ledger.books.statement import Period
 from services.ledger.books.verifying import BookVerifier
 from services.ledger.paging import BY_NUMBER, page_request
 from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
-from services.ledger.storage.ingest import Ingest
-from services.ledger.storage.usage import prepare_session
-from services.ledger.storage.verification import Difference
+from services.ledger.storage.books.verification import Difference
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.convert_usage import delivery_from_proto
 from services.ledger.usage.late_pricing import LatePricer

@@ -13,9 +13,9 @@ from services.common.database import open_database
 from services.common.uuid7 import new_uuid7
 from services.ledger.accounts.accounts import Plan
 from services.ledger.retention.expiring import Expirer
-from services.ledger.storage import expiry
-from services.ledger.storage.ingest import Ingest
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.retention import expiry
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.convert_import import imported_from_proto
 from services.ledger.usage.convert_usage import delivery_from_proto

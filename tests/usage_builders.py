@@ -15,9 +15,9 @@ from services.common.uuid7 import new_uuid7
 from services.ledger.accounts.accounts import Plan
 from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.storage.contents import PreparedBatch
-from services.ledger.storage.ingest import Ingest, Outcome, Recount
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.usage.contents import PreparedBatch
+from services.ledger.storage.usage.ingest import Ingest, Outcome, Recount
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.convert_usage import delivery_from_proto
 from services.ledger.usage.recording import UsageRecorder, WriteBatch

@@ -48,11 +48,12 @@ from services.ledger.prices.servicer_prices import PriceServicer
 from services.ledger.retention.expiring import Expirer
 from services.ledger.retention.servicer_retention import RetentionServicer
 from services.ledger.settings import Settings
-from services.ledger.storage import alert_figures, expiry
-from services.ledger.storage.batch_writer import BatchWriter
-from services.ledger.storage.books import credit_available
-from services.ledger.storage.ingest import Ingest
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.alerts import alert_figures
+from services.ledger.storage.books.books import credit_available
+from services.ledger.storage.retention import expiry
+from services.ledger.storage.usage.batch_writer import BatchWriter
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.importing import Importer
 from services.ledger.usage.late_pricing import LatePricer

@@ -19,8 +19,8 @@ from services.ledger.accounts.accounts import (
 from services.ledger.accounts.change_log import ChangeLog
 from services.ledger.accounts.key_keeping import key_of
 from services.ledger.accounts.reach import name_in_path, one_organization, organization_in_path
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.keys import KeyStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.accounts.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
 

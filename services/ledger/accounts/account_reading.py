@@ -21,9 +21,9 @@ from services.ledger.accounts.reach import (
     uuid_in_path,
 )
 from services.ledger.paging import BY_ID, BY_TIME_AND_NAME, Page, TimeAndName, page_request
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.audit import AuditFilter, AuditStore
-from services.ledger.storage.keys import KeyStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.accounts.audit import AuditFilter, AuditStore
+from services.ledger.storage.accounts.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.authentication import Caller
 from services.ledger.accounts.audit import Settings, audit_entry
-from services.ledger.storage.audit import AuditStore
+from services.ledger.storage.accounts.audit import AuditStore
 
 
 class ChangeLog:

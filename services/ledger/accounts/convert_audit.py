@@ -9,7 +9,7 @@ from services.common.parameters import optional_time, optional_uuid
 from services.ledger.accounts.accounts import require_text
 from services.ledger.accounts.audit import AuditEntry, Settings
 from services.ledger.convert_values import scope_to_proto, time_to_proto
-from services.ledger.storage.audit import AuditFilter
+from services.ledger.storage.accounts.audit import AuditFilter
 from tollgate.ledger.v1 import account_service_pb2
 
 SUBJECT_MAX = 128

@@ -11,8 +11,8 @@ from services.common.errors import InvalidApiKeyError, NotFoundError
 from services.ledger.accounts.accounts import ProjectMode, require_name
 from services.ledger.accounts.call_settings import AS_CONFIGURED, ProjectSettings
 from services.ledger.accounts.keys import ApiKey
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.keys import KeyStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.accounts.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
 # Whether an organization has credit left at a moment, read in the transaction of the connection.

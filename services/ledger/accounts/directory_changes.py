@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.errors import UnavailableError
-from services.ledger.storage.audit import AuditStore
+from services.ledger.storage.accounts.audit import AuditStore
 from services.ledger.storage.transactions import transaction
 
 LOOK_SECONDS = 0.25

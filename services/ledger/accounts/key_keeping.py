@@ -15,8 +15,8 @@ from services.ledger.accounts.audit import Settings
 from services.ledger.accounts.change_log import ChangeLog
 from services.ledger.accounts.keys import ApiKey, ApiKeyChange, NewApiKey, NewProviderKey, ProviderKey, is_sendable
 from services.ledger.accounts.reach import name_in_path, one_organization, own_key, uuid_in_path
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.keys import KeyStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.accounts.keys import KeyStore
 from services.ledger.storage.transactions import transaction
 
 SEED_SETTING = "GATEWAY_API_KEY"

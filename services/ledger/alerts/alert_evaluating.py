@@ -25,8 +25,8 @@ from services.ledger.alerts.alert_states import (
 )
 from services.ledger.alerts.alert_windows import Span, next_due
 from services.ledger.metrics import ALERT_EVALUATIONS, ALERT_LAG_SECONDS, ALERTS
-from services.ledger.storage import alert_evaluation, alert_figures
-from services.ledger.storage.alert_evaluation import Spot
+from services.ledger.storage.alerts import alert_evaluation, alert_figures
+from services.ledger.storage.alerts.alert_evaluation import Spot
 from services.ledger.storage.writer import DatabaseWriter
 
 LOOK_SECONDS = 1.0

@@ -16,8 +16,8 @@ from services.ledger.alerts.alert_states import AlertState
 from services.ledger.alerts.webhook_secrets import KEY_SETTING, WebhookSecrets, new_webhook_secret
 from services.ledger.alerts.webhook_urls import WebhookPolicy, WebhookUrl
 from services.ledger.errors import TooManyAlertRulesError
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.alerts import AlertStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.alerts.alerts import AlertStore
 from services.ledger.storage.transactions import transaction
 
 

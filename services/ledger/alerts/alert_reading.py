@@ -13,8 +13,8 @@ from services.ledger.accounts.reach import foreign, organization_or_all
 from services.ledger.alerts.alert_keeping import find_own
 from services.ledger.alerts.alert_rules import Alert, AlertRule
 from services.ledger.paging import BY_ID, Page, page_request
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.alerts import AlertFilter, AlertRuleFilter, AlertStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.alerts.alerts import AlertFilter, AlertRuleFilter, AlertStore
 from services.ledger.storage.transactions import transaction
 
 

@@ -19,7 +19,7 @@ from services.ledger.alerts.alert_rules import (
 from services.ledger.alerts.alert_states import AlertComparison, AlertMetric, AlertState
 from services.ledger.alerts.webhook_urls import WebhookUrl
 from services.ledger.convert_values import choice, named_choice, optional_time_to_proto, time_to_proto
-from services.ledger.storage.alerts import AlertFilter, AlertRuleFilter
+from services.ledger.storage.alerts.alerts import AlertFilter, AlertRuleFilter
 from services.ledger.wire_values import decimal_to_text
 from tollgate.ledger.v1 import alert_service_pb2 as wire
 

@@ -13,8 +13,8 @@ from services.ledger.alerts.webhook_client import WebhookClient, WebhookFailedEr
 from services.ledger.alerts.webhook_secrets import SecretSealedOtherwiseError, WebhookSecrets
 from services.ledger.alerts.webhooks import next_attempt_time, signature
 from services.ledger.metrics import WEBHOOK_DELIVERIES, WEBHOOK_LAG_SECONDS, WEBHOOKS_WAITING
-from services.ledger.storage import webhook_outbox
-from services.ledger.storage.webhook_outbox import Claimed
+from services.ledger.storage.alerts import webhook_outbox
+from services.ledger.storage.alerts.webhook_outbox import Claimed
 from services.ledger.storage.writer import DatabaseWriter
 
 LOOK_SECONDS = 1.0

@@ -13,9 +13,9 @@ from services.common.money import usd_from_pico
 from services.ledger.accounts.accounts import organization_uuid
 from services.ledger.books.credits import Credit
 from services.ledger.books.journal import Account, Balances, EntryKind, correct, correctable, grant, refund, spendable
-from services.ledger.storage import books
-from services.ledger.storage.books import Entry, Placed, Standing
-from services.ledger.storage.credits import (
+from services.ledger.storage.books import books
+from services.ledger.storage.books.books import Entry, Placed, Standing
+from services.ledger.storage.books.credits import (
     CreditGrant,
     CreditSource,
     add_grant,
@@ -25,7 +25,7 @@ from services.ledger.storage.credits import (
     set_remaining,
     settle,
 )
-from services.ledger.storage.refunds import Refund, RefundKind, add_refund, find_refund
+from services.ledger.storage.books.refunds import Refund, RefundKind, add_refund, find_refund
 from services.ledger.storage.transactions import transaction
 from services.ledger.storage.writer import DatabaseWriter
 

@@ -17,9 +17,9 @@ from services.ledger.books.statement import (
     total_of,
 )
 from services.ledger.paging import Page, PageRequest
-from services.ledger.storage import books, money_reading
-from services.ledger.storage.credits import CreditGrant
-from services.ledger.storage.journal_reading import BookedEntry, JournalReader
+from services.ledger.storage.books import books, money_reading
+from services.ledger.storage.books.credits import CreditGrant
+from services.ledger.storage.books.journal_reading import BookedEntry, JournalReader
 from services.ledger.storage.transactions import snapshot
 
 MOVEMENTS_MAX = 1_000

@@ -7,9 +7,9 @@ from services.ledger.books.billing import NewGrant, NewRefund
 from services.ledger.books.book_reading import RemainingGrant
 from services.ledger.books.journal import SPENDABLE, Account, spendable
 from services.ledger.convert_values import choice, named_choice, optional_time_to_proto, time_from_proto, time_to_proto
-from services.ledger.storage.books import Standing
-from services.ledger.storage.credits import CreditGrant, CreditSource
-from services.ledger.storage.refunds import Refund, RefundKind
+from services.ledger.storage.books.books import Standing
+from services.ledger.storage.books.credits import CreditGrant, CreditSource
+from services.ledger.storage.books.refunds import Refund, RefundKind
 from tollgate.ledger.v1 import billing_service_pb2 as wire
 
 # Kinds of credit have the numbers of their accounts.

@@ -8,8 +8,8 @@ from services.ledger.books.book_reading import Statement
 from services.ledger.books.statement import Amounts, Period, StatementLine, period_from_text, rounded_to_cents
 from services.ledger.books.verifying import Findings
 from services.ledger.convert_values import time_to_proto
-from services.ledger.storage.journal_reading import BookedEntry
-from services.ledger.storage.verification import Difference
+from services.ledger.storage.books.journal_reading import BookedEntry
+from services.ledger.storage.books.verification import Difference
 from tollgate.ledger.v1 import billing_service_pb2 as wire
 from tollgate.ledger.v1 import usage_pb2
 

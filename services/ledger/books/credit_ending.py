@@ -8,7 +8,7 @@ from datetime import datetime
 from psycopg import Connection
 
 from services.common.errors import UnavailableError
-from services.ledger.storage.books import books_due, end_due
+from services.ledger.storage.books.books import books_due, end_due
 from services.ledger.storage.writer import DatabaseWriter
 
 # Nothing waits for it: who reads a balance leaves out what has ended, and who books anything books the end first.

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.errors import NotFoundError
-from services.ledger.storage.books import find_standing
+from services.ledger.storage.books.books import find_standing
+from services.ledger.storage.books.verification import DIFFERENCES_MAX, Counts, Difference, Verification
 from services.ledger.storage.transactions import snapshot
-from services.ledger.storage.verification import DIFFERENCES_MAX, Counts, Difference, Verification
 
 STATEMENT_SECONDS = 300
 

@@ -9,7 +9,7 @@ from services.ledger.leases.credit import LeaseWish
 from services.ledger.leases.leases import LEASE_SECONDS, Decision, Wish
 from services.ledger.prices.price_bounds import PricedModel
 from services.ledger.pricing import DEFAULT_STORAGE_PRICE, PRICE_DECIMALS, PriceBound
-from services.ledger.storage.leases import Lapsed, LeaseState, Returned
+from services.ledger.storage.books.leases import Lapsed, LeaseState, Returned
 from services.ledger.wire_values import decimal_to_text
 from tollgate.ledger.v1 import credit_service_pb2 as wire
 

@@ -14,8 +14,8 @@ from services.common.money import PICO_PER_USD, usd_from_pico
 from services.ledger.accounts.accounts import organization_uuid
 from services.ledger.leases.leases import LEASE_SECONDS, Budget, Decision, LeaseOutcome, Means, Wish, decide
 from services.ledger.metrics import LAPSED_LEASES, LEASES, OVERDUE_LEASES, OVERDUE_USD
-from services.ledger.storage import books, leases
-from services.ledger.storage.leases import Lapsed, LeaseState, NewLease, Returned
+from services.ledger.storage.books import books, leases
+from services.ledger.storage.books.leases import Lapsed, LeaseState, NewLease, Returned
 from services.ledger.storage.writer import DatabaseWriter
 
 # How often to look for leases whose time is long over.

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.ledger.prices.catalogue import SOURCE, Catalogue, new_versions, read_catalogue
 from services.ledger.prices.price_book import PriceVersion
-from services.ledger.storage.prices import PriceStore
+from services.ledger.storage.prices.prices import PriceStore
 from services.ledger.storage.transactions import transaction
 
 log = logging.getLogger("tollgate.catalogue")

@@ -14,9 +14,9 @@ from services.common.errors import InvalidRequestError, NotFoundError, Unavailab
 from services.ledger.accounts.audit import AuditEntry, Settings, audit_entry, in_words
 from services.ledger.prices.catalogue import canonical_model
 from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.audit import AuditStore
-from services.ledger.storage.prices import PriceStore
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.accounts.audit import AuditStore
+from services.ledger.storage.prices.prices import PriceStore
 from services.ledger.storage.transactions import transaction
 
 # How old a price book may be that prices are taken from.

@@ -17,7 +17,7 @@ from services.ledger.prices.convert_prices import new_version_from_proto, versio
 from services.ledger.prices.price_book import Discount, PriceVersion
 from services.ledger.prices.price_keeping import CurrentPrices, PriceKeeper
 from services.ledger.storage.transactions import transaction
-from services.ledger.storage.unpriced import UnpricedFilter, UnpricedRecord, unpriced_records
+from services.ledger.storage.usage.unpriced import UnpricedFilter, UnpricedRecord, unpriced_records
 from tollgate.ledger.v1 import price_service_pb2 as wire
 from tollgate.ledger.v1.price_service_pb2_grpc import PriceServiceServicer
 

@@ -3,7 +3,7 @@
 from services.common.money import usd_from_pico
 from services.ledger.convert_values import time_to_proto
 from services.ledger.retention.retention import Kept
-from services.ledger.storage.expiry_reading import Expiry, RetentionProblem
+from services.ledger.storage.retention.expiry_reading import Expiry, RetentionProblem
 from tollgate.ledger.v1 import retention_service_pb2 as wire
 
 

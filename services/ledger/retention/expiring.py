@@ -19,9 +19,10 @@ from services.ledger.metrics import (
     RETENTION_PROBLEMS,
 )
 from services.ledger.retention.retention import Mismatch, Place, end_of, expiry_of, expiry_of_keys
-from services.ledger.storage import expiry, partitions, settlement
-from services.ledger.storage.expiry import Attempt, Outcome
+from services.ledger.storage import partitions
 from services.ledger.storage.leadership import give_up, lead
+from services.ledger.storage.retention import expiry, settlement
+from services.ledger.storage.retention.expiry import Attempt, Outcome
 from services.ledger.storage.writer import DatabaseWriter
 
 TASK = "retention"

@@ -9,8 +9,8 @@ from services.common.grpc_calls import current_caller
 from services.ledger.accounts.reach import one_organization
 from services.ledger.paging import page_request
 from services.ledger.retention.convert_retention import expiry_to_proto, problem_to_proto
-from services.ledger.storage.accounts import AccountStore
-from services.ledger.storage.expiry_reading import BySpot, list_expiries, list_problems
+from services.ledger.storage.accounts.accounts import AccountStore
+from services.ledger.storage.retention.expiry_reading import BySpot, list_expiries, list_problems
 from services.ledger.storage.transactions import transaction
 from tollgate.ledger.v1 import retention_service_pb2 as wire
 from tollgate.ledger.v1.retention_service_pb2_grpc import RetentionServiceServicer

@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.errors import InvalidRequestError, NotFoundError
-from services.ledger.storage.ingest import Ingest
-from services.ledger.storage.keeping import find_kept_since
 from services.ledger.storage.transactions import transaction
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.keeping import find_kept_since
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.recording import UsageRecorder
 from services.ledger.usage.records import Delivery, Received, RecordFlag, RecordResult, RecordStatus

@@ -18,8 +18,9 @@ from services.ledger.books.journal import Balances, EntryKind, charge
 from services.ledger.metrics import PRICED_LATER
 from services.ledger.prices.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError
-from services.ledger.storage import books, daily, leases, repricing, usage
-from services.ledger.storage.repricing import UnpricedPlace
+from services.ledger.storage.books import books, leases
+from services.ledger.storage.usage import daily, repricing, usage
+from services.ledger.storage.usage.repricing import UnpricedPlace
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.daily import charges_in, money_by_day, records_by_day
 from services.ledger.usage.recording import priced

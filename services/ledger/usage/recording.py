@@ -11,9 +11,9 @@ from services.ledger.errors import SequenceGapError
 from services.ledger.metrics import BATCH_RECORDS, BATCH_SECONDS, RECORDS, WAITING_RECORDS
 from services.ledger.prices.price_book import PriceBook
 from services.ledger.pricing import AmountTooLargeError, PricedCall, price_call
-from services.ledger.storage.contents import CannotStoreError, PreparedBatch, prepare, recounted
-from services.ledger.storage.ingest import Outcome, Recount
-from services.ledger.storage.usage import pack_record
+from services.ledger.storage.usage.contents import CannotStoreError, PreparedBatch, prepare, recounted
+from services.ledger.storage.usage.ingest import Outcome, Recount
+from services.ledger.storage.usage.usage import pack_record
 from services.ledger.usage.batching import Batcher
 from services.ledger.usage.records import (
     Delivery,

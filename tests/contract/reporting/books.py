@@ -13,9 +13,9 @@ import psycopg
 from services.common.authentication import Scope, hash_key
 from services.ledger.prices.price_book import Discount, PriceBook, PriceVersion
 from services.ledger.pricing import Prices, Rates, Unit
-from services.ledger.storage.contents import prepare
-from services.ledger.storage.ingest import Ingest, Outcome
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.usage.contents import prepare
+from services.ledger.storage.usage.ingest import Ingest, Outcome
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.usage.convert_usage import delivery_from_proto
 from services.ledger.usage.recording import priced
 from tests.conftest import Database

@@ -16,8 +16,8 @@ from services.ledger.alerts import alert_evaluating
 from services.ledger.alerts.alert_evaluating import BROKEN, TOO_SLOW, AlertEvaluator
 from services.ledger.alerts.alert_rules import AlertRule
 from services.ledger.alerts.alert_states import AlertMetric, AlertState
-from services.ledger.storage import alert_evaluation, alert_figures
-from services.ledger.storage.alert_figures import prepare_session
+from services.ledger.storage.alerts import alert_evaluation, alert_figures
+from services.ledger.storage.alerts.alert_figures import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from tests.alert_builders import ERROR_RATE, P95, a_rule, add_rule, rows_of, set_due
 from tests.conftest import Database

@@ -14,7 +14,7 @@ from psycopg import Connection
 from services.ledger.alerts.alert_states import Durations, WindowFigures
 from services.ledger.alerts.alert_windows import Span
 from services.ledger.pricing import Outcome
-from services.ledger.storage.alert_figures import Calls, durations_of, figures_of, find_sight, prepare_session
+from services.ledger.storage.alerts.alert_figures import Calls, durations_of, figures_of, find_sight, prepare_session
 from tests.conftest import Database
 from tests.usage_builders import (
     COST_PICO,

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from services.common.errors import UnavailableError
-from services.ledger.storage.batch_writer import BatchWriter
+from services.ledger.storage.usage.batch_writer import BatchWriter
 from services.ledger.usage.recording import UsageRecorder
 from services.ledger.usage.records import RecordStatus
 from tests.conftest import Database

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.common.errors import InvalidRequestError
 from services.ledger.books.billing import NewGrant, NewRefund
 from services.ledger.books.journal import OWN, Account
-from services.ledger.storage.refunds import RefundKind
+from services.ledger.storage.books.refunds import RefundKind
 from tests.books_model import PREPAID, PROMOTIONAL, BooksModel
 from tests.books_rig import UNPRICED_MODEL, BooksRig, a_books_rig
 from tests.conftest import Database

@@ -11,8 +11,8 @@ from services.common.errors import AlreadyExistsError, InvalidRequestError, NotF
 from services.ledger.books.billing import NewGrant, NewRefund
 from services.ledger.books.journal import Account, EntryKind
 from services.ledger.books.statement import Period
-from services.ledger.storage.journal_reading import BookedEntry
-from services.ledger.storage.refunds import RefundKind
+from services.ledger.storage.books.journal_reading import BookedEntry
+from services.ledger.storage.books.refunds import RefundKind
 from tests.books_rig import BooksRig, a_books_rig
 from tests.conftest import Database
 from tests.usage_builders import COST_PICO, a_record, add_organization

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from services.common.latency_buckets import bucket_of
-from services.ledger.storage.expiry import HoursDue, delete_hours
+from services.ledger.storage.retention.expiry import HoursDue, delete_hours
 from services.ledger.usage.rollups import FIGURES
 from tests.conftest import Database
 from tests.usage_builders import Recorder, a_record, a_recorder, a_request, add_organization, now_in_utc

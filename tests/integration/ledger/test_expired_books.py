@@ -11,7 +11,7 @@ from services.ledger.accounts.accounts import Plan
 from services.ledger.books.book_reading import BookReader, Statement
 from services.ledger.books.statement import Period
 from services.ledger.books.verifying import BookVerifier
-from services.ledger.storage.verification import Difference
+from services.ledger.storage.books.verification import Difference
 from tests.conftest import Database
 from tests.retention_builders import DAY, NOON, SteppedLedger, a_stepped_ledger
 from tests.usage_builders import COST_PICO

@@ -12,7 +12,7 @@ from services.common.database import open_database
 from services.ledger.books.verifying import BookVerifier
 from services.ledger.prices.price_book import PriceBook, PriceVersion
 from services.ledger.pricing import ImagePrice, Prices, Rates, Unit
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.late_pricing import LatePricer
 from tests.conftest import Database

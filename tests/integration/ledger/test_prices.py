@@ -17,7 +17,7 @@ from services.ledger.prices.catalogue_loading import load_catalogue
 from services.ledger.prices.price_book import PriceVersion
 from services.ledger.prices.price_keeping import CurrentPrices
 from services.ledger.pricing import ImagePrice, Prices, Rates, ServiceTier, Tier, Unit, Window
-from services.ledger.storage.prices import PriceStore
+from services.ledger.storage.prices.prices import PriceStore
 from services.ledger.storage.transactions import transaction
 from tests.conftest import Database
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.database import open_database
 from services.ledger.storage.transactions import transaction
-from services.ledger.storage.unpriced import UnpricedFilter, UnpricedRecord, unpriced_records
+from services.ledger.storage.usage.unpriced import UnpricedFilter, UnpricedRecord, unpriced_records
 from tests.conftest import Database
 from tests.usage_builders import Recorder, a_record, a_recorder, a_request, add_organization, now_in_utc
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from services.common.errors import UnavailableError
 from services.ledger.errors import SequenceGapError
-from services.ledger.storage.contents import PreparedBatch
-from services.ledger.storage.ingest import Ingest, Outcome, Recount
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.usage.contents import PreparedBatch
+from services.ledger.storage.usage.ingest import Ingest, Outcome, Recount
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.records import RecordFlag, RecordStatus
 from tests.conftest import Database

@@ -13,7 +13,7 @@ from services.ledger.retention.expiring import Expirer
 from services.ledger.retention.retention import KEY_DAYS, Kept
 from services.ledger.storage.leadership import LEASE
 from services.ledger.storage.transactions import transaction
-from services.ledger.storage.unpriced import UnpricedFilter, unpriced_records
+from services.ledger.storage.usage.unpriced import UnpricedFilter, unpriced_records
 from services.ledger.storage.writer import DatabaseWriter
 from services.ledger.usage.records import RecordStatus
 from tests.conftest import Database

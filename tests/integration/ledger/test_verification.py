@@ -14,8 +14,8 @@ from services.common.database import open_database
 from services.ledger.books.billing import NewGrant, NewRefund
 from services.ledger.books.journal import Account
 from services.ledger.books.verifying import BookVerifier
-from services.ledger.storage.refunds import RefundKind
-from services.ledger.storage.verification import CHECKS, DIFFERENCES_MAX, Difference, Verification
+from services.ledger.storage.books.refunds import RefundKind
+from services.ledger.storage.books.verification import CHECKS, DIFFERENCES_MAX, Difference, Verification
 from tests.books_rig import UNPRICED_MODEL, BooksRig, a_books_rig
 from tests.conftest import Database
 from tests.usage_builders import a_record, add_organization, now_in_utc

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ledger.books.journal import CHARGES, Account, EntryKind, Postings
-from services.ledger.storage.credits import CreditGrant, CreditSource
+from services.ledger.storage.books.credits import CreditGrant, CreditSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ledger.prices.price_book import Discount, PriceVersion
-from services.ledger.storage.price_rows import (
+from services.ledger.storage.prices.price_rows import (
     Values,
     condition_rows,
     discount_from_row,

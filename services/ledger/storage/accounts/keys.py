@@ -11,9 +11,9 @@ from services.common.authentication import Scope
 from services.ledger.accounts.call_settings import RateLimit
 from services.ledger.accounts.keys import ApiKey, ProviderKey
 from services.ledger.paging import PageRequest, TimeAndName
-from services.ledger.storage.account_tables import api_key, provider_key
-from services.ledger.storage.call_settings import RATE_LIMIT_NAMES
-from services.ledger.storage.spending_limits import limit_from_row, limit_to_row
+from services.ledger.storage.accounts.account_tables import api_key, provider_key
+from services.ledger.storage.accounts.call_settings import RATE_LIMIT_NAMES
+from services.ledger.storage.books.spending_limits import limit_from_row, limit_to_row
 
 _API_KEY_COLUMNS = [column for column in api_key.columns if column is not api_key.c.key_hash]
 _PROVIDER_KEY_COLUMNS = [provider_key.c.organization_id, provider_key.c.provider, provider_key.c.update_time]

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.ledger.books.credits import Credit, settled, without_ended
 from services.ledger.books.journal import Account, Balances, spendable
-from services.ledger.storage import postings
 from services.ledger.storage.array_literals import array_of
-from services.ledger.storage.credits import credit_from_row, end_credits
-from services.ledger.storage.postings import Entry, Placed
+from services.ledger.storage.books import postings
+from services.ledger.storage.books.credits import credit_from_row, end_credits
+from services.ledger.storage.books.postings import Entry, Placed
 
 __all__ = [
     "Entry",

@@ -11,8 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.ledger.alerts.alert_rules import Alert, AlertDeliveryState, AlertRule
 from services.ledger.alerts.alert_states import AlertState
 from services.ledger.paging import PageRequest
-from services.ledger.storage.alert_rows import DELIVERY_PREFIX, alert_from_row, alert_rule_from_row, alert_rule_to_row
-from services.ledger.storage.alert_tables import alert, alert_delivery, alert_rule, organization
+from services.ledger.storage.alerts.alert_rows import (
+    DELIVERY_PREFIX,
+    alert_from_row,
+    alert_rule_from_row,
+    alert_rule_to_row,
+)
+from services.ledger.storage.alerts.alert_tables import alert, alert_delivery, alert_rule, organization
 
 _RULE = [column for column in alert_rule.columns if column is not alert_rule.c.sealed_webhook_secret]
 _DELIVERY = ("state", "attempt_count", "attempt_time", "next_attempt_time", "error")

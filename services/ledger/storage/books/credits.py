@@ -9,8 +9,8 @@ from psycopg import Connection
 
 from services.ledger.books.credits import Credit, ended, settled, taken
 from services.ledger.books.journal import Account, Balances, EntryKind, expire, worth
-from services.ledger.storage import postings
-from services.ledger.storage.postings import Entry
+from services.ledger.storage.books import postings
+from services.ledger.storage.books.postings import Entry
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 

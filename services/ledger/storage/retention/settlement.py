@@ -9,9 +9,10 @@ from typing import NamedTuple
 from psycopg import Connection, errors
 
 from services.ledger.retention.retention import Kept, Place, Sums, retention_class
-from services.ledger.storage import control_totals, partitions
-from services.ledger.storage.expiry import Attempt, Gone, Outcome, count_rows, unchanging, write_down
+from services.ledger.storage import partitions
+from services.ledger.storage.books import control_totals
 from services.ledger.storage.partitions import Partitions
+from services.ledger.storage.retention.expiry import Attempt, Gone, Outcome, count_rows, unchanging, write_down
 
 # A batch that was begun before a change writes by the plan of before. None takes longer than this.
 IN_FLIGHT_MAX = timedelta(minutes=5)

@@ -8,15 +8,15 @@ from asyncio.subprocess import PIPE, Process
 from datetime import datetime
 
 from services.common.errors import UnavailableError
-from services.ledger.storage.batch_messages import LENGTH, Answer, Opening, Work, frame
-from services.ledger.storage.contents import PreparedBatch
-from services.ledger.storage.ingest import Outcome, Recount
+from services.ledger.storage.usage.batch_messages import LENGTH, Answer, Opening, Work, frame
+from services.ledger.storage.usage.contents import PreparedBatch
+from services.ledger.storage.usage.ingest import Outcome, Recount
 
 TRIES = 3
 # Longer than the process itself keeps trying while the database answers at all.
 ANSWER_SECONDS = 180.0
 CLOSE_SECONDS = 30.0
-_COMMAND = (sys.executable, "-m", "services.ledger.storage.batch_process")
+_COMMAND = (sys.executable, "-m", "services.ledger.storage.usage.batch_process")
 
 log = logging.getLogger("tollgate.ledger.batches")
 

@@ -12,7 +12,7 @@ from services.common.authentication import Scope
 from services.common.uuid7 import first_uuid7
 from services.ledger.accounts.audit import AuditEntry
 from services.ledger.paging import PageRequest
-from services.ledger.storage.account_tables import audit_log, operator_audit_log
+from services.ledger.storage.accounts.account_tables import audit_log, operator_audit_log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

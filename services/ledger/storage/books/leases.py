@@ -14,10 +14,10 @@ from psycopg import Connection
 from services.ledger.accounts.spending_limits import SpendingLimit, SpendingPeriod
 from services.ledger.books.credits import settled, without_ended
 from services.ledger.books.journal import worth
-from services.ledger.storage import postings
 from services.ledger.storage.array_literals import array_of
-from services.ledger.storage.credits import OPEN, credit_from_row
-from services.ledger.storage.spending_limits import limit_from_row
+from services.ledger.storage.books import postings
+from services.ledger.storage.books.credits import OPEN, credit_from_row
+from services.ledger.storage.books.spending_limits import limit_from_row
 from services.ledger.usage.records import Reserved
 
 

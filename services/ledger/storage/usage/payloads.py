@@ -6,7 +6,7 @@ from psycopg import Connection
 
 from services.ledger.storage import copy_binary
 from services.ledger.storage.copy_binary import FixedFields
-from services.ledger.storage.usage import start_day
+from services.ledger.storage.usage.usage import start_day
 from services.ledger.usage.records import Payload, UsageRecord
 
 _COPY = """

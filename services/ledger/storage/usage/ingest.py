@@ -11,8 +11,11 @@ from psycopg import Connection, errors
 from services.common.uuid7 import new_uuid7
 from services.ledger.books.journal import Balances, Charge, EntryKind, charge
 from services.ledger.retention.retention import Place
-from services.ledger.storage import books, leases, partitions, usage
-from services.ledger.storage.contents import (
+from services.ledger.storage import partitions
+from services.ledger.storage.books import books, leases
+from services.ledger.storage.partitions import Partition, Partitions
+from services.ledger.storage.usage import usage
+from services.ledger.storage.usage.contents import (
     CannotStoreError,
     Claims,
     PackedSums,
@@ -20,10 +23,9 @@ from services.ledger.storage.contents import (
     PreparedDelivery,
     in_order,
 )
-from services.ledger.storage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
-from services.ledger.storage.keeping import Keeping, classes_in_use, find_keeping
-from services.ledger.storage.partitions import Partition, Partitions
-from services.ledger.storage.payloads import copy_payloads
+from services.ledger.storage.usage.deliveries import Log, Rejected, advance_cursors, lock_cursors, set_aside
+from services.ledger.storage.usage.keeping import Keeping, classes_in_use, find_keeping
+from services.ledger.storage.usage.payloads import copy_payloads
 from services.ledger.usage.records import RecordStatus, Reserved
 
 # What the database says of values that cannot be stored. Nothing of the kind is known to pass our checks; should it,

@@ -9,7 +9,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from services.ledger.alerts.alert_rules import Alert, AlertDeliveryState
-from services.ledger.storage.alert_rows import alert_from_row
+from services.ledger.storage.alerts.alert_rows import alert_from_row
 
 _CANDIDATES = 50
 _PENDING = int(AlertDeliveryState.PENDING)

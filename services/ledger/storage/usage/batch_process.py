@@ -1,4 +1,4 @@
-"""The process that writes batches, one after the other: `python -m services.ledger.storage.batch_process`.
+"""The process that writes batches, one after the other: `python -m services.ledger.storage.usage.batch_process`.
 
 In a process of its own, because two threads of one interpreter mostly wait for each other: the one that writes, for
 the interpreter after each of forty statements; the one that prices, while the writer has it.
@@ -15,10 +15,10 @@ from typing import BinaryIO
 
 from services.common.errors import UnavailableError
 from services.common.logs import start_logging
-from services.ledger.storage.batch_messages import LENGTH, Answer, Opening, Work, frame
-from services.ledger.storage.contents import CannotStoreError
-from services.ledger.storage.ingest import Ingest
-from services.ledger.storage.usage import prepare_session
+from services.ledger.storage.usage.batch_messages import LENGTH, Answer, Opening, Work, frame
+from services.ledger.storage.usage.contents import CannotStoreError
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.usage import prepare_session
 from services.ledger.storage.writer import WritingConnection
 
 log = logging.getLogger("tollgate.ledger.batches")

@@ -9,8 +9,8 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from services.ledger.alerts.alert_rules import Alert, AlertDeliveryState, AlertRule
-from services.ledger.storage.alert_rows import alert_rule_from_row, alert_to_row
-from services.ledger.storage.alert_tables import alert, alert_rule
+from services.ledger.storage.alerts.alert_rows import alert_rule_from_row, alert_to_row
+from services.ledger.storage.alerts.alert_tables import alert, alert_rule
 
 
 class Spot(NamedTuple):

@@ -3,7 +3,7 @@
 from sqlalchemy import RowMapping
 
 from services.ledger.accounts.call_settings import END_USER, AnswerFormat, ProjectSettings, ProviderOrder, RateLimit
-from services.ledger.storage.account_tables import project
+from services.ledger.storage.accounts.account_tables import project
 
 RATE_LIMIT_NAMES = tuple(RateLimit().by_name())
 SETTINGS_NAMES = (

@@ -11,8 +11,9 @@ from uuid import UUID
 from psycopg import Connection
 
 from services.ledger.pricing import CostLine, Line
-from services.ledger.storage import copy_binary, daily, day_figures
+from services.ledger.storage import copy_binary
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields, NullableFields
+from services.ledger.storage.usage import daily, day_figures
 from services.ledger.usage.records import HASH_BYTES, Kind, PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.usage.rollups import FIGURES, Figures, HourKey
 

@@ -13,14 +13,14 @@ from services.common.errors import NotFoundError
 from services.ledger.accounts.accounts import Organization, Plan, Project, ProjectMode
 from services.ledger.accounts.call_settings import AS_CONFIGURED, ProjectSettings
 from services.ledger.paging import PageRequest, TimeAndName
-from services.ledger.storage.account_tables import organization, organization_plan, project, provider_key
-from services.ledger.storage.call_settings import (
+from services.ledger.storage.accounts.account_tables import organization, organization_plan, project, provider_key
+from services.ledger.storage.accounts.call_settings import (
     SETTINGS_COLUMNS,
     SETTINGS_NAMES,
     project_settings_from_row,
     project_settings_to_row,
 )
-from services.ledger.storage.spending_limits import limit_from_row, limit_to_row
+from services.ledger.storage.books.spending_limits import limit_from_row, limit_to_row
 
 # The finest step of PostgreSQL's clock.
 _TICK = timedelta(microseconds=1)

@@ -15,8 +15,10 @@ from psycopg.types.json import Jsonb
 
 from services.common.uuid7 import new_uuid7
 from services.ledger.retention.retention import DAY, Kept, Mismatch, Place, Sums, end_of, retention_class
-from services.ledger.storage import control_totals, day_figures, partitions
+from services.ledger.storage import partitions
+from services.ledger.storage.books import control_totals
 from services.ledger.storage.partitions import Partition
+from services.ledger.storage.usage import day_figures
 
 # A drop needs its tables for itself, for a moment. Whoever writes meanwhile waits no longer than this for it to begin,
 # and it gives way before anybody's deadlock is looked for.

@@ -9,8 +9,8 @@ import struct
 from datetime import datetime
 from typing import NamedTuple
 
-from services.ledger.storage.contents import PreparedBatch
-from services.ledger.storage.ingest import Outcome, Recount
+from services.ledger.storage.usage.contents import PreparedBatch
+from services.ledger.storage.usage.ingest import Outcome, Recount
 
 # What comes before each message.
 LENGTH = struct.Struct("!I")

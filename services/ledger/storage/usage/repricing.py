@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.rows import namedtuple_row
 
 from services.ledger.pricing import CostLine, Funding, Line, Outcome, OutputImages, PricedCall
-from services.ledger.storage.usage import day_of_id
+from services.ledger.storage.usage.usage import day_of_id
 from services.ledger.usage.records import Endpoint, PricedRecord, RecordedUsage, RecordFlag, UsageRecord, UsageSource
 from services.ledger.usage.rollups import HourKey
 

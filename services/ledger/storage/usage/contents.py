@@ -16,8 +16,9 @@ from typing import NamedTuple
 from psycopg import Connection
 
 from services.ledger.books.journal import Charge
-from services.ledger.storage import daily, day_figures, leases, usage
-from services.ledger.storage.payloads import pack_payload
+from services.ledger.storage.books import leases
+from services.ledger.storage.usage import daily, day_figures, usage
+from services.ledger.storage.usage.payloads import pack_payload
 from services.ledger.usage.daily import DayKey, Sums, charges_in, money_by_day, records_by_day
 from services.ledger.usage.day_counts import FailureKey, durations_by_day, failures_by_day
 from services.ledger.usage.records import Delivery, PricedRecord, Received, RecordFlag, Reserved

@@ -1,0 +1,1 @@
+"""Journal, balances, credit and leases, and whether all of it agrees."""
