@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import psutil
 import psycopg
 import pytest
+import uvloop
 
 from services.common.errors import UnavailableError
 from services.ledger.storage.usage.batch_writer import BatchWriter
@@ -109,15 +111,22 @@ async def test_a_process_that_is_killed_in_mid_batch_costs_nothing_but_time(
     assert books.agree
 
 
-async def test_the_next_batch_after_the_process_was_killed_is_written_by_another(
-    recorder: Recorder, organization_id: str
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("noticed", [False, True])
+def test_the_next_batch_after_the_process_was_killed_is_written_by_another(
+    run: Callable[[Coroutine[Any, Any, None]], None], noticed: bool, database: Database, organization_id: str
 ) -> None:
-    first = writing_process()
-    first.kill()
-    first.wait()
+    async def kill_and_record() -> None:
+        async with a_recorder_with_its_process(database.ledger_url) as recorder:
+            first = writing_process()
+            first.kill()
+            if noticed:
+                await asyncio.sleep(0.2)
 
-    assert await recorder.statuses(a_request(a_record(organization_id))) == [RECORDED]
-    assert writing_process().pid != first.pid
+            assert await recorder.statuses(a_request(a_record(organization_id))) == [RECORDED]
+            assert writing_process().pid != first.pid
+
+    run(kill_and_record())
 
 
 async def test_signals_to_everybody_do_not_end_the_process_before_its_work_is_done(

@@ -93,8 +93,9 @@ class BatchWriter:
 
 
 async def _send(process: Process, message: bytes) -> None:
-    if process.stdin is None:
-        raise ValueError("a process without a pipe")
+    # What uvloop would say of a closed pipe is no OSError.
+    if process.stdin is None or process.stdin.is_closing():
+        raise BrokenPipeError("the process has ended")
     process.stdin.write(message)
     await process.stdin.drain()
 
