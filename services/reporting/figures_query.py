@@ -4,7 +4,7 @@ From days where periods are days in UTC, from hours elsewhere, and from detail w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     TableClause,
     all_,
+    and_,
     any_,
     bindparam,
     case,
@@ -48,6 +49,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 # Names of columns, in order.
 Names = tuple[str, ...]
+# One answer holds no more groups of figures; an answer made of them stays below the largest message.
+FIGURES_ROWS_MAX = 30_000
 
 
 class Statement(NamedTuple):
@@ -55,6 +58,17 @@ class Statement(NamedTuple):
 
     select: Select[Any]
     parameters: Mapping[str, Any] = MappingProxyType({})
+
+
+class Shape(NamedTuple):
+    """What a statement over figures of one organization is made by, so that there are few of them."""
+
+    # The columns that restrict it.
+    filters: Names
+    # Whether each period is a day in UTC.
+    is_daily: bool
+    reads_days: bool
+    reads_hours: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,37 +85,53 @@ class FiguresSource:
     places: Places
 
     def sums(self, keys: Names, figures: Names, funding: int = 0, figures_of_funding: Names = ()) -> Statement:
-        """One row per group: its keys, its figures, then those of one funding only.
+        """One row per group: its keys, its figures, then those of one funding only. One group too many is cut off.
 
         The number of a period, from 0, is the key `period`.
         """
-        if self._needs_days_only:
-            select_sums = _sums_of_days(self._filters, keys, figures, funding, figures_of_funding)
-            return Statement(select_sums, self._parameters)
+        if self._is_made_once:
+            shape, parameters = self._shape_and_parameters()
+            select_sums = _prepared_sums(shape, keys, figures, funding, figures_of_funding)
+            return Statement(select_sums, parameters)
         rows = self._rows(_keys_for(keys, figures_of_funding), figures)
         return Statement(_sums(rows, keys, figures, funding, figures_of_funding))
 
     def sums_of_sets(self, sets: tuple[Names, ...], figures: Names) -> Statement:
         """The sums of several sets of keys in one pass: the number of the set, all keys (null if not its), figures."""
-        if self._needs_days_only:
-            return Statement(_sets_of_days(self._filters, sets, figures), self._parameters)
+        if self._is_made_once:
+            shape, parameters = self._shape_and_parameters()
+            return Statement(_prepared_sums_of_sets(shape, sets, figures), parameters)
         return Statement(_sums_of_sets(self._rows(_keys_in(sets), figures), sets, figures))
 
     @property
-    def _needs_days_only(self) -> bool:
-        """True for most questions. Their statements are made once and kept: making one takes as long as its answer."""
-        whole = self.timeline.whole_days == (self.timeline.start, self.timeline.end)
-        return whole and self.retention is not None and not self.has_a_partial_day
+    def _is_made_once(self) -> bool:
+        """True for most questions: those about one organization that need no detail."""
+        return self.retention is not None and not self.timeline.split_hours
 
-    @property
-    def _filters(self) -> Names:
-        return tuple(name for name, value in asdict(self.view).items() if value is not None)
-
-    @property
-    def _parameters(self) -> dict[str, Any]:
-        filters = {name: value for name, value in asdict(self.view).items() if value is not None}
-        first, end = self.timeline.start.date(), self.timeline.end.date()
-        return filters | {"first_day": first, "end_day": end, "boundaries": self.timeline.boundaries}
+    def _shape_and_parameters(self) -> tuple[Shape, dict[str, Any]]:
+        """Days are read where all of a day is within the timeline and shown, hours before and after."""
+        start, end = self.timeline.start, self.timeline.end
+        first_midnight, end_midnight = self.timeline.whole_days
+        if self.retention is not None:
+            first_hour = floor_hour(self.retention.kept_since)
+            start, first_midnight = max(start, first_hour), max(first_midnight, _next_midnight(first_hour))
+        reads_days = first_midnight < end_midnight
+        shape = Shape(
+            filters=tuple(self.view.filters),
+            is_daily=self.timeline.is_days_in_utc,
+            reads_days=reads_days,
+            reads_hours=not reads_days or (first_midnight, end_midnight) != (start, end),
+        )
+        return shape, self.view.filters | {
+            "start": start,
+            "end": end,
+            "first_midnight": first_midnight,
+            "end_midnight": end_midnight,
+            "first_day": first_midnight.date(),
+            "end_day": end_midnight.date(),
+            "day_zero": self.timeline.start.date(),
+            "boundaries": self.timeline.boundaries,
+        }
 
     def _rows(self, keys: Sequence[str], figures: Sequence[str]) -> Subquery:
         """Every call of the timeline is in exactly one of the rows. They are not summed yet."""
@@ -172,7 +202,12 @@ class FiguresSource:
         """From which midnight on all figures of each day are shown."""
         if self.retention is None:
             return func.date_trunc("day", figures_kept_since(self.as_of) + literal(DAY - _MICROSECOND), "UTC")
-        return literal(floor_day(floor_hour(self.retention.kept_since) + DAY - _MICROSECOND), MOMENT)
+        return literal(_next_midnight(floor_hour(self.retention.kept_since)), MOMENT)
+
+
+def _next_midnight(moment: datetime) -> datetime:
+    """The midnight in UTC at or after a moment."""
+    return floor_day(moment + DAY - _MICROSECOND)
 
 
 def seen(view: FromClause, retention: Retention | None) -> FromClause:
@@ -184,7 +219,7 @@ def seen(view: FromClause, retention: Retention | None) -> FromClause:
 
 def conditions(columns: ReadOnlyColumnCollection[str, Any], view: View) -> list[ColumnElement[bool]]:
     """What restricts the rows to those that are looked at."""
-    return [columns[name] == value for name, value in asdict(view).items() if value is not None]
+    return [columns[name] == value for name, value in view.filters.items()]
 
 
 def period_of(moment: ColumnElement[Any], timeline: Timeline) -> ColumnElement[int]:
@@ -198,31 +233,60 @@ def _key(
     return (period_of(moment, timeline) if name == "period" else columns[name]).label(name)
 
 
+# Making a statement takes longer than the answer to a small one. The values of these come as parameters.
 @lru_cache(maxsize=256)
-def _sums_of_days(filters: Names, keys: Names, figures: Names, funding: int, figures_of_funding: Names) -> Select[Any]:
-    rows = _rows_of_days(filters, _keys_for(keys, figures_of_funding), figures)
+def _prepared_sums(shape: Shape, keys: Names, figures: Names, funding: int, figures_of_funding: Names) -> Select[Any]:
+    rows = _prepared_rows(shape, _keys_for(keys, figures_of_funding), figures)
     return _sums(rows, keys, figures, funding, figures_of_funding)
 
 
 @lru_cache(maxsize=256)
-def _sets_of_days(filters: Names, sets: tuple[Names, ...], figures: Names) -> Select[Any]:
-    return _sums_of_sets(_rows_of_days(filters, _keys_in(sets), figures), sets, figures)
+def _prepared_sums_of_sets(shape: Shape, sets: tuple[Names, ...], figures: Names) -> Select[Any]:
+    return _sums_of_sets(_prepared_rows(shape, _keys_in(sets), figures), sets, figures)
 
 
-def _rows_of_days(filters: Names, keys: Names, figures: Names) -> Subquery:
-    """Days of one organization, whose values come as parameters."""
-    columns, day = usage_day.c, usage_day.c.day
-    period = func.width_bucket(_midnight(day), bindparam("boundaries", type_=MOMENTS)) - 1
-    shown = [(period if name == "period" else columns[name]).label(name) for name in keys]
-    return (
-        select(*shown, *(columns[name].label(name) for name in figures))
-        .where(
-            day >= bindparam("first_day", type_=Date),
-            day < bindparam("end_day", type_=Date),
-            *(columns[name] == bindparam(name) for name in filters),
-        )
-        .subquery()
-    )
+def _prepared_rows(shape: Shape, keys: Names, figures: Names) -> Subquery:
+    """What `FiguresSource._rows` selects, of one organization and without parts of hours."""
+    branches = []
+    if shape.reads_days:
+        branches.append(_prepared_days(shape, keys, figures))
+    if shape.reads_hours:
+        branches.append(_prepared_hours(shape, keys, figures))
+    return (branches[0] if len(branches) == 1 else union_all(*branches)).subquery()
+
+
+def _prepared_days(shape: Shape, keys: Names, figures: Names) -> Select[Any]:
+    day = usage_day.c.day
+    period = _number_of_day(day) if shape.is_daily else _number_of_period(_midnight(day))
+    statement = _prepared_select(usage_day, period, shape, keys, figures)
+    return statement.where(day >= bindparam("first_day", type_=Date), day < bindparam("end_day", type_=Date))
+
+
+def _prepared_hours(shape: Shape, keys: Names, figures: Names) -> Select[Any]:
+    """The hours that are in none of the days."""
+    hour = usage_hour.c.hour
+    period = _number_of_day(cast(func.timezone("UTC", hour), Date)) if shape.is_daily else _number_of_period(hour)
+    moments = ("start", "first_midnight", "end_midnight", "end") if shape.reads_days else ("start", "end")
+    edges = [bindparam(name, type_=MOMENT) for name in moments]
+    # Each bounded by itself, or the database may plan to look at all hours in between.
+    stretches = [and_(hour >= first, hour < end) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    return _prepared_select(usage_hour, period, shape, keys, figures).where(or_(*stretches))
+
+
+def _prepared_select(
+    view: TableClause, period: ColumnElement[Any], shape: Shape, keys: Names, figures: Names
+) -> Select[Any]:
+    shown = [(period if name == "period" else view.c[name]).label(name) for name in keys]
+    statement = select(*shown, *(view.c[name].label(name) for name in figures))
+    return statement.where(*(view.c[name] == bindparam(name) for name in shape.filters))
+
+
+def _number_of_day(day: ColumnElement[Any]) -> ColumnElement[Any]:
+    return day - bindparam("day_zero", type_=Date)
+
+
+def _number_of_period(moment: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.width_bucket(moment, bindparam("boundaries", type_=MOMENTS)) - 1
 
 
 def _midnight(day: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -244,7 +308,8 @@ def _sums(rows: Subquery, keys: Names, figures: Names, funding: int, figures_of_
         _sum(case((rows.c.funding == funding, rows.c[name]), else_=0), name).label(f"{name}_of_funding")
         for name in figures_of_funding
     ]
-    return select(*map(_shown, (rows.c[name] for name in keys)), *sums).group_by(*(rows.c[name] for name in keys))
+    statement = select(*map(_shown, (rows.c[name] for name in keys)), *sums)
+    return statement.group_by(*(rows.c[name] for name in keys)).limit(FIGURES_ROWS_MAX + 1)
 
 
 def _sums_of_sets(rows: Subquery, sets: tuple[Names, ...], figures: Names) -> Select[Any]:

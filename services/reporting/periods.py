@@ -87,6 +87,12 @@ class Timeline:
             return first, max(first, floor_day(self.end))
         return self.start, self.start
 
+    @property
+    def is_days_in_utc(self) -> bool:
+        """Whether each period is one: then its number is that of days since the first."""
+        days = all(period.end - period.start == DAY for period in self.periods)
+        return days and self.start == floor_day(self.start)
+
     def since(self, moment: datetime) -> "Timeline":
         """The same without periods that were over by then."""
         return Timeline(tuple(period for period in self.periods if period.end > moment), self.shows_idle)

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting import activity_query, request_total
-from services.reporting.figures_query import FiguresSource, Statement
+from services.reporting.figures_query import FIGURES_ROWS_MAX, FiguresSource, Statement
 from services.reporting.places import Places, every_class
 from services.reporting.request_query import (
     Listing,
@@ -34,8 +34,6 @@ from services.reporting.summaries import ActivitySums, Breakdown, Dimension, Fig
 from services.reporting.view import View
 from services.reporting.views import api_key, project
 
-# One answer holds no more groups of figures; an answer made of them stays below the largest message.
-FIGURES_ROWS_MAX = 30_000
 # An export may take longer than anything else. Its transaction holds back what retention wants to drop.
 COPY_SECONDS = 900
 RowValue = TypeVar("RowValue")
@@ -149,9 +147,7 @@ class Snapshot:
     async def _rows(
         self, statement: Statement, row_of: Callable[[Row[Any]], RowValue], source: FiguresSource
     ) -> list[RowValue]:
-        limited = statement.select.limit(FIGURES_ROWS_MAX + 1)
-        result = await self._connection.execute(limited, statement.parameters)
-        rows = [row_of(row) for row in result]
+        rows = [row_of(row) for row in await self.rows(statement)]
         if len(rows) > FIGURES_ROWS_MAX:
             raise InvalidRequestError(
                 source.timeline.asked_by,

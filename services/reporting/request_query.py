@@ -1,7 +1,6 @@
 """The SQL of single calls: lists, newest first, and one call with its cost lines."""
 
 import json
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -99,7 +98,7 @@ def matching(listing: Listing) -> list[ColumnElement[bool]]:
 
 
 def _within(view: View) -> list[ColumnElement[bool]]:
-    return [usage_record.c[name] == value for name, value in asdict(view).items() if value is not None]
+    return [usage_record.c[name] == value for name, value in view.filters.items()]
 
 
 def _kept(places: Places, since: datetime) -> list[ColumnElement[bool]]:

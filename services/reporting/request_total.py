@@ -14,8 +14,8 @@ def from_figures(calls: RequestFilter, source: FiguresSource) -> Statement | Non
         return None
     if calls.metadata or (calls.succeeded is not None and calls.cached is not None):
         return None
-    statement, parameters = source.sums((), _COUNTS)
-    requests, successes, cached = statement.subquery().c
+    sums = source.sums((), _COUNTS)
+    parameters, (requests, successes, cached) = sums.parameters, sums.select.subquery().c
     if calls.succeeded is not None:
         return Statement(select(successes if calls.succeeded else requests - successes), parameters)
     if calls.cached is not None:

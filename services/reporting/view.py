@@ -1,6 +1,7 @@
 """The part of all calls that an answer is about."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 
@@ -16,3 +17,8 @@ class View:
     workflow: str | None = None
     # The number of `tollgate.ledger.v1.Funding`.
     funding: int | None = None
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What restricts, by column."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}

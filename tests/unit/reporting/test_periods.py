@@ -136,6 +136,24 @@ def test_the_last_days_end_with_today_where_they_are_looked_at(zone: str, today:
     assert found.periods[-1].start <= NOW < found.periods[-1].end
 
 
+@pytest.mark.parametrize(
+    ("zone", "granularity", "is_days"),
+    [
+        pytest.param("", "", True, id="days in UTC"),
+        pytest.param("Europe/London", "", False, id="days of which one began when clocks were an hour ahead"),
+        pytest.param("Europe/Zurich", "", False, id="days of another zone"),
+        pytest.param("", "hourly", False, id="hours"),
+    ],
+)
+def test_periods_are_numbered_like_days_only_where_each_is_a_day_in_utc(
+    zone: str, granularity: str, is_days: bool
+) -> None:
+    as_of = datetime(2026, 10, 27, 12, tzinfo=UTC)
+    found = timeline_for(days="7", from_date="", to_date="", timezone=zone, granularity=granularity, as_of=as_of)
+
+    assert found.is_days_in_utc is is_days
+
+
 def test_seven_days_in_utc_is_what_is_asked_for_by_asking_nothing() -> None:
     assert timeline() == timeline(days="7", timezone="UTC", granularity="daily")
     assert len(timeline().periods) == 7
