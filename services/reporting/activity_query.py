@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from services.reporting.figures_query import FiguresSource, Statement
 from services.reporting.summaries import (
     BREAKDOWN_FIGURES,
@@ -41,27 +39,20 @@ def groups(source: FiguresSource, dimension: Dimension) -> Statement:
     return source.sums(("period", "funding", *_GROUP[dimension]), FIGURES)
 
 
-def row_of_totals(row: Row[Any]) -> FiguresRow:
-    period, funding, *figures = tuple(row)
-    return FiguresRow(period=period, funding=funding, figures=Figures._make(map(int, figures)))
+def row_of_totals(row: Sequence[Any]) -> FiguresRow:
+    period, funding, *figures = row
+    return FiguresRow(period=period, funding=funding, figures=Figures._make(figures))
 
 
-def row_of_breakdown(dimension: Dimension, row: Row[Any]) -> Breakdown:
-    values: Sequence[Any] = row
-    (period, *names), figures = values[:-_BREAKDOWN_COUNT], map(int, values[-_BREAKDOWN_COUNT:])
-    return Breakdown(period, names[0], _provider(dimension, names), *figures)
+def row_of_breakdown(dimension: Dimension, row: Sequence[Any]) -> Breakdown:
+    if dimension is Dimension.MODEL:
+        return Breakdown._make(row)
+    period, name, *figures = row
+    return Breakdown(period, name, name if dimension is Dimension.PROVIDER else "", *figures)
 
 
-def row_of_group(dimension: Dimension, row: Row[Any]) -> FiguresRow:
-    values: Sequence[Any] = row
-    period, funding, *names = values[: -len(FIGURES)]
-    figures = Figures._make(map(int, values[-len(FIGURES) :]))
-    provider = _provider(dimension, names)
+def row_of_group(dimension: Dimension, row: Sequence[Any]) -> FiguresRow:
+    period, funding, *names = row[: -len(FIGURES)]
+    provider = names[-1] if dimension in (Dimension.MODEL, Dimension.PROVIDER) else ""
+    figures = Figures._make(row[-len(FIGURES) :])
     return FiguresRow(period=period, funding=funding, group=names[0], provider=provider, figures=figures)
-
-
-_BREAKDOWN_COUNT = len(BREAKDOWN_FIGURES) + len(OWN_KEY_FIGURES)
-
-
-def _provider(dimension: Dimension, names: Sequence[str]) -> str:
-    return names[-1] if dimension in (Dimension.MODEL, Dimension.PROVIDER) else ""

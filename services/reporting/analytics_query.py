@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from services.reporting.analytics import Analytics, Counts, Grouping
 from services.reporting.figures_query import FiguresSource, Statement
 
@@ -17,14 +15,14 @@ def analytics_sums(source: FiguresSource, grouping: Grouping) -> Statement:
     return source.sums_of_sets((*((one.value,) for one in Grouping), ("period", grouping.value)), _FIGURES)
 
 
-def analytics_from_rows(rows: Iterable[Row[Any]], grouping: Grouping) -> Analytics:
+def analytics_from_rows(rows: Iterable[Sequence[Any]], grouping: Grouping) -> Analytics:
     """The order of the keys is that of `analytics_sums`: those of `Grouping`, then the period."""
     analytics = Analytics()
     names = [one.value for one in Grouping]
     for row in rows:
         values: Sequence[Any] = row[1:]
         keys, period, (requests, refused, successful) = values[: len(names)], values[len(names)], values[-3:]
-        counts = Counts(int(requests - refused), int(successful))
+        counts = Counts(requests - refused, successful)
         if not counts.requests:
             continue
         if period is None:

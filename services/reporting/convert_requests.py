@@ -1,6 +1,5 @@
 """Single calls as the wire has them. Rows are those of `reporting.usage_record` and `reporting.cost_line`."""
 
-from decimal import Decimal
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -104,9 +103,9 @@ def _number_or_null(number: float | None) -> Value:
     return Value(null_value=NULL_VALUE) if number is None else Value(number_value=number)
 
 
-def _decimal(number: Decimal | None) -> str:
-    """Exact, without an exponent or trailing zeros. Nothing is "0"."""
-    digits = f"{number or 0:f}"
+def _decimal(digits: str | None) -> str:
+    """Without trailing zeros. Nothing is "0"."""
+    digits = digits or "0"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 

@@ -58,6 +58,8 @@ class Statement(NamedTuple):
 
     select: Select[Any]
     parameters: Mapping[str, Any] = MappingProxyType({})
+    # True for one that was made once and comes again with other parameters: the database keeps its plan.
+    is_prepared: bool = False
 
 
 class Shape(NamedTuple):
@@ -89,22 +91,22 @@ class FiguresSource:
 
         The number of a period, from 0, is the key `period`.
         """
-        if self._is_made_once:
+        if self._is_prepared:
             shape, parameters = self._shape_and_parameters()
             select_sums = _prepared_sums(shape, keys, figures, funding, figures_of_funding)
-            return Statement(select_sums, parameters)
+            return Statement(select_sums, parameters, is_prepared=True)
         rows = self._rows(_keys_for(keys, figures_of_funding), figures)
         return Statement(_sums(rows, keys, figures, funding, figures_of_funding))
 
     def sums_of_sets(self, sets: tuple[Names, ...], figures: Names) -> Statement:
         """The sums of several sets of keys in one pass: the number of the set, all keys (null if not its), figures."""
-        if self._is_made_once:
+        if self._is_prepared:
             shape, parameters = self._shape_and_parameters()
-            return Statement(_prepared_sums_of_sets(shape, sets, figures), parameters)
+            return Statement(_prepared_sums_of_sets(shape, sets, figures), parameters, is_prepared=True)
         return Statement(_sums_of_sets(self._rows(_keys_in(sets), figures), sets, figures))
 
     @property
-    def _is_made_once(self) -> bool:
+    def _is_prepared(self) -> bool:
         """True for most questions: those about one organization that need no detail."""
         return self.retention is not None and not self.timeline.split_hours
 

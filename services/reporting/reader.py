@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import InvalidRequestError, UnavailableError
 from services.reporting import activity_query, request_total
+from services.reporting.driver import Driver, compiled, driver_of
 from services.reporting.figures_query import FIGURES_ROWS_MAX, FiguresSource, Statement
 from services.reporting.places import Places, every_class
 from services.reporting.request_query import (
@@ -66,8 +67,11 @@ class Reader:
         """
         try:
             async with self._engine.connect() as connection:
-                await connection.execute(_visibility(organization_id))
-                yield Snapshot(connection, organization_id)
+                driver = await driver_of(connection)
+                await driver.execute(_visibility(organization_id))
+                yield Snapshot(connection, driver, organization_id)
+                # At a rollback the driver forgets every statement that it prepared.
+                await driver.commit()
         except (OperationalError, InterfaceError, PoolTimeoutError, psycopg.OperationalError) as error:
             if isinstance(getattr(error, "orig", error), QueryCanceled):
                 raise UnavailableError("Reading took too long; ask for a shorter period or fewer calls.") from error
@@ -77,16 +81,18 @@ class Reader:
 class Snapshot:
     """Reads at one moment, of one organization or of all. Ends with its transaction."""
 
-    def __init__(self, connection: AsyncConnection, organization_id: UUID | None) -> None:
+    def __init__(self, connection: AsyncConnection, driver: Driver, organization_id: UUID | None) -> None:
         self._connection = connection
+        self._driver = driver
         self._organization_id = organization_id
 
     async def retention(self, as_of: datetime) -> Retention | None:
         """How far back is shown. None when there is no organization."""
         of_one = self._organization_id is not None
         parameters = {"as_of": as_of} | ({"organization_id": self._organization_id} if of_one else {})
-        row = (await self._connection.execute(RETENTION_OF_ONE if of_one else RETENTION_OF_ALL, parameters)).one()
-        return None if row.days is None else Retention(row.days, row.kept_since, row.detail_class)
+        statement = Statement(RETENTION_OF_ONE if of_one else RETENTION_OF_ALL, parameters, is_prepared=True)
+        ((days, kept_since, detail_class),) = await self.rows(statement)
+        return None if days is None else Retention(days, kept_since, detail_class)
 
     async def places(self, retention: Retention | None) -> Places:
         """Where the detail is that can be seen."""
@@ -97,7 +103,7 @@ class Snapshot:
     async def has_project(self, project_id: str) -> bool:
         """Whether the organization has this project."""
         parameters = {"organization_id": self._organization_id, "project_id": project_id}
-        return (await self._connection.execute(_PROJECT, parameters)).first() is not None
+        return bool(await self.rows(Statement(_PROJECT, parameters, is_prepared=True)))
 
     async def has_api_key(self, api_key_id: UUID, project_id: str | None) -> bool:
         """Whether the organization has this key, and it may call for the project, if one is given."""
@@ -130,22 +136,23 @@ class Snapshot:
     async def copied(self, options: str, statement: Select[Any]) -> AsyncIterator[bytes]:
         """What the statement returns, a line at a time as COPY writes them, without ever holding them all."""
         compiled = statement.compile(dialect=self._connection.dialect, compile_kwargs={"render_postcompile": True})
-        driver = (await self._connection.get_raw_connection()).driver_connection
-        if not isinstance(driver, psycopg.AsyncConnection):
-            raise TypeError(f"expected a connection of psycopg, got {type(driver)}")
         await self._connection.execute(text(f"SET LOCAL statement_timeout = '{COPY_SECONDS}s'"))
         query = f"COPY ({compiled}) TO STDOUT WITH ({options})"
-        async with driver.cursor() as cursor, cursor.copy(query.encode(), compiled.params) as copy:
+        async with self._driver.cursor() as cursor, cursor.copy(query.encode(), compiled.params) as copy:
             async for line in copy:
                 yield bytes(line)
 
-    async def rows(self, statement: Statement) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Statement) -> Sequence[Sequence[Any]]:
         """What a statement returns, whole."""
-        result: Sequence[Row[Any]] = (await self._connection.execute(*statement)).all()
+        if statement.is_prepared:
+            query, constants = compiled(statement.select, self._connection.dialect)
+            cursor = await self._driver.execute(query, {**constants, **statement.parameters}, prepare=True)
+            return await cursor.fetchall()
+        result: Sequence[Row[Any]] = (await self._connection.execute(statement.select, statement.parameters)).all()
         return result
 
     async def _rows(
-        self, statement: Statement, row_of: Callable[[Row[Any]], RowValue], source: FiguresSource
+        self, statement: Statement, row_of: Callable[[Sequence[Any]], RowValue], source: FiguresSource
     ) -> list[RowValue]:
         rows = [row_of(row) for row in await self.rows(statement)]
         if len(rows) > FIGURES_ROWS_MAX:
@@ -165,7 +172,8 @@ class Snapshot:
         statement = request_total.from_figures(listing.calls, source)
         if statement is None:
             statement = Statement(count_of_all_pages(listing))
-        return int((await self._connection.execute(*statement)).scalar_one() or 0)
+        ((count,),) = await self.rows(statement)
+        return count or 0
 
     async def request_count_before(self, listing: Listing, before: UUID) -> int:
         """How many of the listed calls are before an id."""
@@ -181,8 +189,8 @@ class Snapshot:
         return WholeRequest(row, list(lines), payload.one_or_none())
 
 
-def _visibility(organization_id: UUID | None) -> Any:
+def _visibility(organization_id: UUID | None) -> bytes:
     """Row-level security goes by this. A literal, because that is what a sharded database passes on to its nodes."""
     if organization_id is None:
-        return text("SET LOCAL ROLE tollgate_reporting_operator")
-    return text(f"SET LOCAL tollgate.organization_id = '{organization_id}'")
+        return b"SET LOCAL ROLE tollgate_reporting_operator"
+    return f"SET LOCAL tollgate.organization_id = '{organization_id}'".encode()

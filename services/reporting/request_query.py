@@ -15,7 +15,9 @@ from services.reporting.view import View
 from services.reporting.views import PAYLOAD, SUMMARY, USAGE_RECORD, cost_line, payload, usage_record
 
 _SUMMARY = [usage_record.c[name] for name in SUMMARY]
-_WHOLE = [usage_record.c[name] for name in USAGE_RECORD]
+# The driver takes every numeric for a whole number. What is not is read as text.
+_DISCOUNT = cast(usage_record.c.discount, String).label("discount")
+_WHOLE = [_DISCOUNT if name == "discount" else usage_record.c[name] for name in USAGE_RECORD]
 
 
 class Listing(NamedTuple):
@@ -53,8 +55,8 @@ def lines_of_request(row: Row[Any]) -> Select[Any]:
         select(
             columns.line,
             columns.quantity,
-            columns.unit_price,
-            columns.discount,
+            cast(columns.unit_price, String).label("unit_price"),
+            cast(columns.discount, String).label("discount"),
             columns.cost_pico,
             columns.list_cost_pico,
             columns.charged,

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Row
-
 from services.common.errors import InvalidRequestError
 from services.common.grpc_calls import Context, current_caller
 from services.reporting import convert_insights, day_query
@@ -67,7 +65,7 @@ async def _traffic(question: Question, timeline: Timeline) -> tuple[dict[int, Tr
         for row in await question.snapshot.rows(statement):
             values: Sequence[Any] = row
             _, period, provider, model = values[:4]
-            requests, successful, input_tokens, output_tokens, cost_pico = map(int, values[4:])
+            requests, successful, input_tokens, output_tokens, cost_pico = values[4:]
             traffic = Traffic(requests, successful, input_tokens + output_tokens, cost_pico)
             if period is None:
                 by_model[provider, model] = traffic
@@ -83,7 +81,7 @@ async def _durations(question: Question, timeline: Timeline, keys: Sequence[str]
     return _by_key(await question.snapshot.rows(Statement(day_query.durations(question.source(timeline), keys))))
 
 
-def _by_key(rows: Iterable[Row[Any]]) -> dict[tuple[Any, ...], Durations]:
+def _by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Durations]:
     """Rows are those of `day_query.durations`."""
     by_key: dict[tuple[Any, ...], Durations] = {}
     for row in rows:

@@ -8,11 +8,12 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import text
+from sqlalchemy import bindparam, column, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.database import open_database
 from services.common.errors import UnavailableError
+from services.reporting.driver import compiled, driver_of
 from services.reporting.figures_query import FiguresSource
 from services.reporting.periods import timeline_for
 from services.reporting.reader import Reader, Snapshot
@@ -92,6 +93,53 @@ async def test_a_query_that_forgets_its_organization_still_sees_one_only(
             rows = await figures_of_today(snapshot, organization_id=None, timezone=timezone)
 
         assert sum(row.figures.request_count for row in rows) == 1
+
+
+async def test_a_plan_made_for_one_organization_shows_another_its_own_rows(
+    reader: Reader, engine: AsyncEngine, acme: Customer, globex: Customer
+) -> None:
+    for _ in range(8):  # after five of its own, the database takes a plan for all values
+        for customer, count in ((acme, 1), (globex, 2)):
+            async with reader.snapshot(UUID(customer.organization_id)) as snapshot:
+                rows = await figures_of_today(snapshot, organization_id=None)
+            assert sum(row.figures.request_count for row in rows) == count
+
+    async with engine.connect() as connection:
+        plans = (await connection.execute(text("SELECT max(generic_plans) FROM pg_prepared_statements"))).scalar_one()
+    assert plans > 0
+
+
+async def test_statements_of_detail_are_not_prepared(reader: Reader, engine: AsyncEngine, acme: Customer) -> None:
+    for _ in range(8):
+        async with reader.snapshot(UUID(acme.organization_id)) as snapshot:
+            await figures_of_today(snapshot, UUID(acme.organization_id), timezone="Asia/Kolkata")
+
+    async with engine.connect() as connection:
+        statements = (await connection.execute(text("SELECT statement FROM pg_prepared_statements"))).scalars().all()
+    assert statements
+    assert not [statement for statement in statements if "usage_record" in statement]
+
+
+async def test_sums_are_exact_beyond_what_a_machine_word_holds(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        driver = await driver_of(connection)
+        row = await (await driver.execute("SELECT 123456789012345678901234567890::numeric, -1::numeric")).fetchone()
+        fraction = await driver.execute("SELECT 0.5::numeric")
+
+        assert row == (123456789012345678901234567890, -1)
+        with pytest.raises(ValueError, match=r"0\.5"):
+            await fraction.fetchone()
+
+
+async def test_a_prepared_statement_is_not_run_without_one_of_its_values(engine: AsyncEngine) -> None:
+    named = select(table("project", column("project_id"), schema="reporting")).where(
+        column("project_id") == bindparam("project_id"), column("project_id") != "web"
+    )
+    async with engine.connect() as connection:
+        query, constants = compiled(named, connection.dialect)
+        driver = await driver_of(connection)
+        with pytest.raises(psycopg.ProgrammingError, match="project_id"):
+            await driver.execute(query, constants)
 
 
 async def test_what_one_transaction_may_see_is_not_left_to_the_next(
