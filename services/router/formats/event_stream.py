@@ -19,8 +19,8 @@ from tollgate.ledger.v1.usage_pb2 import Usage
 # An event that never ends would otherwise fill the memory.
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 # So much of a stream is kept as it came. What is older is kept packed, to a tenth and less, and in most streams never
-# looked at again: it is needed only where the provider reports no usage.
-_RAW_BYTES_MAX = 4 * 1024
+# looked at again: it is needed only where the provider reports no usage. Packing less at a time takes longer.
+_RAW_BYTES_MAX = 16 * 1024
 _FASTEST = 1
 
 # The blank line that ends an event, whichever way the provider ends its lines.
@@ -90,6 +90,10 @@ class StreamReader(ABC):
         # True when the answer can be taken as whole even if no end marker comes.
         self.finished = False
 
+    def is_noteworthy(self, data: bytes) -> bool:
+        """Whether there is anything in it that has to be looked at."""
+        return self.noteworthy.search(data) is not None
+
     @abstractmethod
     def look(self, event: bytes) -> Part:
         """Takes note of a noteworthy event."""
@@ -122,7 +126,7 @@ class EventStream:
         if not whole:
             return b""
         self._keep(whole)
-        if self._held or self._reader.noteworthy.search(whole):
+        if self._held or self._reader.is_noteworthy(whole):
             return b"".join(self._passed_on(whole))
         return whole
 
@@ -176,8 +180,7 @@ class EventStream:
 
     def _passed_on(self, whole: bytes) -> Iterator[bytes]:
         for event in split_events(whole):
-            is_noteworthy = self._reader.noteworthy.search(event) is not None
-            part = self._reader.look(event) if is_noteworthy else Part.ANSWER
+            part = self._reader.look(event) if self._reader.is_noteworthy(event) else Part.ANSWER
             if self._held or part is Part.END:
                 self._held += event
             elif part is Part.ANSWER:

@@ -102,6 +102,25 @@ def test_usage_in_a_chunk_that_says_something_else_too_is_read_and_passed_on() -
     assert stream.usage == usage_from_openai(USAGE)
 
 
+def test_a_chunk_whose_error_is_null_is_passed_on_and_fails_nothing() -> None:
+    harmless = event({"choices": [], "error": None, "usage": None})
+
+    passed, stream = read_along([harmless, FINISH, DONE])
+
+    assert passed == harmless + FINISH
+    assert not stream.failed
+    assert stream.is_complete
+
+
+def test_an_error_where_the_answer_should_go_on_is_passed_on_and_noted() -> None:
+    broken = event({"error": {"message": "overloaded"}})
+
+    passed, stream = read_along([OPENING, broken])
+
+    assert passed == OPENING + broken
+    assert stream.failed
+
+
 def test_the_end_marker_is_held_until_it_is_let_go() -> None:
     stream = EventStream(ChatStreamReader(hides_usage=True))
 
