@@ -14,8 +14,12 @@ import uvloop
 
 from services.common.errors import UnavailableError
 from services.ledger.storage.usage.batch_writer import BatchWriter
-from services.ledger.usage.recording import UsageRecorder
-from services.ledger.usage.records import RecordStatus
+from services.ledger.storage.usage.contents import CannotStoreError, PreparedBatch, prepare, recounted
+from services.ledger.storage.usage.ingest import Ingest
+from services.ledger.storage.usage.usage import prepare_session
+from services.ledger.usage.convert_usage import delivery_from_proto
+from services.ledger.usage.recording import UsageRecorder, priced
+from services.ledger.usage.records import Delivery, RecordStatus
 from tests.conftest import Database
 from tests.usage_builders import (
     Recorder,
@@ -75,6 +79,37 @@ async def test_new_repeated_contradicted_and_broken_records_are_told_apart(
     books = books_of(database, organization_id)
     assert books.record_count == 2
     assert books.agree
+
+
+def prepared(organization_id: str, workflow: str) -> tuple[PreparedBatch, list[Delivery]]:
+    """A batch of one failed call, and what it was made of, with a workflow that nobody checks."""
+    delivery = delivery_from_proto(a_request(a_record(organization_id, status=500)), now_in_utc())
+    (received,) = delivery.received
+    assert received.record is not None
+    received.priced = priced(received.record, a_price_book())
+    batch = prepare([delivery])
+    received.priced = received.priced._replace(record=received.record._replace(workflow=workflow))
+    return batch, [delivery]
+
+
+def test_sums_of_a_recount_that_cannot_be_packed_are_what_cannot_be_stored(organization_id: str) -> None:
+    batch, deliveries = prepared(organization_id, workflow="\ud800")
+
+    with pytest.raises(CannotStoreError):
+        recounted(batch, deliveries, [0])
+
+
+def test_what_the_driver_cannot_send_is_what_cannot_be_stored(database: Database, organization_id: str) -> None:
+    batch, _ = prepared(organization_id, workflow="")
+    ((key, count),) = batch.sums.failures.items()
+    broken = batch._replace(sums=batch.sums._replace(failures={key._replace(error_type="\ud800"): count}))
+    with psycopg.connect(database.ledger_url, autocommit=True) as connection:
+        prepare_session(connection)
+
+        with pytest.raises(CannotStoreError):
+            Ingest().record(connection, broken, now_in_utc())
+
+    assert books_of(database, organization_id).record_count == 0
 
 
 async def test_batches_that_are_sent_together_are_answered_each_with_its_own(

@@ -8,7 +8,8 @@ many small values take.
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from itertools import accumulate, chain, pairwise
 from typing import NamedTuple
@@ -24,8 +25,9 @@ from services.ledger.usage.day_counts import FailureKey, durations_by_day, failu
 from services.ledger.usage.records import Delivery, PricedRecord, Received, RecordFlag, Reserved
 from services.ledger.usage.rollups import add_up, by_hour, spent_by_keys
 
-# What packing says of values that cannot be stored. Nothing of the kind is known to pass our checks.
-_CANNOT_PACK = (struct.error, OverflowError, UnicodeError)
+# What packing says of values that cannot be stored, here or in the driver. Nothing of the kind is known to pass our
+# checks; should it, then one record must not hold up all that come after it.
+CANNOT_PACK = (struct.error, OverflowError, UnicodeError)
 _IMPORTED = RecordFlag.IMPORTED
 
 
@@ -157,20 +159,27 @@ class PreparedBatch(NamedTuple):
 
 def prepare(deliveries: Sequence[Delivery]) -> PreparedBatch:
     """The batch that is written when all that can be taken is new. Raises CannotStoreError."""
-    try:
+    with _packing():
         return _prepared(deliveries)
-    except _CANNOT_PACK as error:
-        raise CannotStoreError(str(error)) from error
 
 
 def recounted(batch: PreparedBatch, deliveries: Sequence[Delivery], new: list[int]) -> PreparedBatch:
-    """The batch that is written when only these are new."""
-    return batch._replace(counted=new, sums=_sums_of(_received(deliveries), new))
+    """The batch that is written when only these are new. Raises CannotStoreError."""
+    with _packing():
+        return batch._replace(counted=new, sums=_sums_of(_received(deliveries), new))
 
 
 def in_order(deliveries: Iterable[PreparedDelivery]) -> list[PreparedDelivery]:
     """Those of one log go in the order of their sequence."""
     return sorted(deliveries, key=lambda delivery: delivery.first_sequence)
+
+
+@contextmanager
+def _packing() -> Iterator[None]:
+    try:
+        yield
+    except CANNOT_PACK as error:
+        raise CannotStoreError(str(error)) from error
 
 
 def _prepared(deliveries: Sequence[Delivery]) -> PreparedBatch:

@@ -16,6 +16,7 @@ from services.ledger.storage.books import books, leases
 from services.ledger.storage.partitions import Partition, Partitions
 from services.ledger.storage.usage import usage
 from services.ledger.storage.usage.contents import (
+    CANNOT_PACK,
     CannotStoreError,
     Claims,
     PackedSums,
@@ -28,9 +29,8 @@ from services.ledger.storage.usage.keeping import Keeping, classes_in_use, find_
 from services.ledger.storage.usage.payloads import copy_payloads
 from services.ledger.usage.records import RecordStatus, Reserved
 
-# What the database says of values that cannot be stored. Nothing of the kind is known to pass our checks; should it,
-# then one record must not hold up all that come after it.
-_CANNOT_STORE = (errors.DataError, errors.CheckViolation)
+# What the database, or the driver, says of values that cannot be stored.
+_CANNOT_STORE = (errors.DataError, errors.CheckViolation, *CANNOT_PACK)
 
 
 # A partition may be dropped between being made sure of and being written to: late records come to days that expire.
