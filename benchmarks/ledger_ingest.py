@@ -49,6 +49,9 @@ OTHER_SHAPES = ((100, 1), (100, 16), (500, 1), (1_000, 4))
 CLIENTS = 64
 ORGANIZATION_COUNT = 50
 RAW_ROWS = 30_000
+# More than the runs of batches of 500 write.
+RECYCLED_WAL_MIB = 640
+MESSAGE_MIB = 16
 RAW_COPY = "COPY raw FROM STDIN (FORMAT BINARY)"
 DATABASE = "bench"
 SERVICE_TOKEN = "benchmark"  # noqa: S105 of a ledger that ends with this program
@@ -125,6 +128,7 @@ def main() -> None:
     postgres = EmbeddedPostgres(directory / "postgres")
     try:
         migrate(postgres)
+        leave_wal_to_recycle(postgres)
         spread = asyncio.run(measure_ledger(postgres, directory, arguments.records, arguments.singles))
         raw = copy_by_driver(postgres)
         copy_packed(postgres)
@@ -140,6 +144,17 @@ def migrate(postgres: EmbeddedPostgres) -> None:
     environment = os.environ | {"TOLLGATE_DATABASE_ADMIN_URL": postgres.url(DATABASE)}
     command = [sys.executable, "-m", "services.ledger.storage.migrate"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def leave_wal_to_recycle(postgres: EmbeddedPostgres) -> None:
+    """Brings the server to where every server is after its first hours: old files of WAL are there to be written again.
+
+    A new one would have to fill and sync 16 MiB of zeros for each 8,000 records, and all writers wait meanwhile.
+    """
+    with psycopg.connect(postgres.url(DATABASE), autocommit=True) as connection:
+        for _ in range(RECYCLED_WAL_MIB // MESSAGE_MIB):
+            connection.execute("SELECT pg_logical_emit_message(false, 'old', repeat('-', %s))", (MESSAGE_MIB << 20,))
+        connection.execute("CHECKPOINT")
 
 
 async def measure_ledger(postgres: EmbeddedPostgres, directory: Path, record_count: int, single_count: int) -> Run:
