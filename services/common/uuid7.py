@@ -3,14 +3,25 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION = 7
 
-__all__ = ["first_uuid7", "new_uuid7", "parse_uuid7", "time_of"]
+__all__ = ["first_uuid7", "milliseconds_of", "new_uuid7", "new_uuid7_text", "parse_uuid7", "time_of"]
 
 new_uuid7 = uuid7
+
+
+def new_uuid7_text() -> str:
+    """Without the object of the standard library, which takes five times as long."""
+    return str(uuid_utils.uuid7())
+
+
+def milliseconds_of(text: str) -> int:
+    """When the id was made, since 1970. It must be one in its canonical form."""
+    return int(text[:8] + text[9:13], 16)
 
 
 def parse_uuid7(text: str) -> UUID:

@@ -23,6 +23,9 @@ PROJECT_HEADER = "x-tollgate-project"
 END_USER_HEADER = "x-tollgate-user"
 END_USER_LENGTH_MAX = 256
 
+_MODES = frozenset(map(int, Mode))
+_CALLERS = frozenset({int(Scope.ORGANIZATION), int(Scope.PROJECT)})
+
 ReadBody = Callable[[], Awaitable[bytes]]
 
 
@@ -120,7 +123,7 @@ class Admission:
 
 
 def _require_caller_of_models(grant: ResolveKeyResponse) -> None:
-    if int(grant.scope) not in (Scope.ORGANIZATION, Scope.PROJECT) or not grant.organization_id:
+    if grant.scope not in _CALLERS or not grant.organization_id:
         raise ForbiddenError("An operator key calls no models; use a key of an organization.")
     if grant.read_only:
         raise ReadOnlyKeyError
@@ -129,7 +132,7 @@ def _require_caller_of_models(grant: ResolveKeyResponse) -> None:
 def _require_project(grant: ResolveKeyResponse, named_project: str) -> None:
     if not grant.project_id and not named_project:
         raise InvalidRequestError(PROJECT_HEADER, "is needed with a key that is not bound to a project")
-    if not grant.project_id or int(grant.project_mode) not in tuple(Mode):
+    if not grant.project_id or grant.project_mode not in _MODES:
         raise ForbiddenError(f"This key may not use project {named_project}.", project_id=named_project)
 
 

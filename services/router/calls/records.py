@@ -3,10 +3,9 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from services.common.errors import InvalidRequestError
-from services.common.uuid7 import new_uuid7
+from services.common.uuid7 import milliseconds_of, new_uuid7_text
 from services.router.calls.payloads import PayloadKeeper, feed_whole
 from services.router.formats.endpoint import EndpointNumber
 from services.router.formats.usage import UsageReading
@@ -27,7 +26,7 @@ _MILLISECONDS_MAX = 2**31 - 1
 class Arrival:
     """When a call came in, and the id it is known by from then on."""
 
-    request_id: UUID = field(default_factory=new_uuid7)
+    request_id: str = field(default_factory=new_uuid7_text)
     # Monotonic: latencies must not jump when the clock is set.
     seconds: float = field(default_factory=time.perf_counter)
     # The client's, without a port. Empty when it is not known.
@@ -44,12 +43,14 @@ class CallRecord:
         self.arrival = arrival
         # Until it is finished, the record is the one that a crash would make.
         self.wire = UsageRecord(
-            request_id=str(arrival.request_id),
+            request_id=arrival.request_id,
             endpoint=usage_pb2.Endpoint.ValueType(endpoint),
             outcome=usage_pb2.OUTCOME_UNKNOWN,
             flags=[usage_pb2.RECORD_FLAG_RECOVERED],
         )
-        self.wire.start_time.FromMilliseconds(arrival.request_id.int >> 80)
+        start_time = self.wire.start_time
+        start_time.seconds, milliseconds = divmod(milliseconds_of(arrival.request_id), 1_000)
+        start_time.nanos = milliseconds * 1_000_000
         self.take_grant(grant)
         # True from `end` on.
         self.is_final = False

@@ -184,7 +184,7 @@ async def _head(
     try:
         answer = await coming
     except DomainError:
-        await context.send_initial_metadata((("x-tollgate-request-id", str(arrival.request_id)),))
+        await context.send_initial_metadata((("x-tollgate-request-id", arrival.request_id),))
         raise
     headers = [(name, value) for name, value in answer.headers if name.startswith("x-tollgate-")]
     await context.send_initial_metadata(headers)

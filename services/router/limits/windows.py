@@ -122,16 +122,13 @@ class MemoryWindows:
 
     def take_at(self, now: float, claims: Sequence[Claim]) -> Taking:
         second = int(now)
-        windows = [self._window(claim.name) for claim in claims]
-        if any(window.used(now) >= claim.limit for window, claim in zip(windows, claims, strict=True)):
-            return Taking(
-                [window.room(claim.limit, now) for window, claim in zip(windows, claims, strict=True)], second
-            )
-        for window, claim in zip(windows, claims, strict=True):
+        pairs = [(self._window(claim.name), claim) for claim in claims]
+        for window, claim in pairs:
+            if window.used(now) >= claim.limit:
+                return Taking([each.room(one.limit, now) for each, one in pairs], second)
+        for window, claim in pairs:
             window.add(second, claim.amount)
-        return Taking(
-            [window.room_left(claim.limit, now) for window, claim in zip(windows, claims, strict=True)], second
-        )
+        return Taking([window.room_left(claim.limit, now) for window, claim in pairs], second)
 
     def adjust_at(self, second: int, claims: Sequence[Claim]) -> None:
         for claim in claims:

@@ -24,6 +24,7 @@ from tollgate.ledger.v1.directory_service_pb2 import ResolveKeyResponse
 
 # Nothing but the order of configuration.
 _PLAIN = Preference()
+_CREDITS = int(Mode.CREDITS)
 
 
 class Planner:
@@ -58,7 +59,7 @@ class Planner:
         if (
             offer.is_plain
             and preference == _PLAIN
-            and int(grant.project_mode) == Mode.CREDITS
+            and grant.project_mode == _CREDITS
             and grant.credit_available
             and not request.kept_member
             and self._health.is_untroubled(now)

@@ -27,6 +27,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         # Since when it has had nothing to do; monotonic.
         self.idle_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._begin()
         self._is_busy = False
 
@@ -44,7 +45,6 @@ class Connection(asyncio.Protocol):
         self._failure: Failure | None = None
         self._message = ""
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     async def send(self, request: bytes, idle_seconds: float, total_seconds: float) -> None:
         """Sends a request and waits for the head of its answer.
@@ -57,7 +57,8 @@ class Connection(asyncio.Protocol):
         self._idle_seconds = idle_seconds
         self._heard = time.monotonic()
         self._deadline = self._heard + total_seconds
-        self._timer = self._loop.call_later(min(idle_seconds, total_seconds), self._look_at_the_clock)
+        if self._timer is None:
+            self._timer = self._loop.call_later(min(idle_seconds, total_seconds), self._look_at_the_clock)
         self._transport.write(request)
         while self.status == 0:
             await self._more()
@@ -77,7 +78,6 @@ class Connection(asyncio.Protocol):
     def release(self) -> bool:
         """No more of this answer is wanted. True when another call can be sent; else the connection is cut."""
         self._is_busy = False
-        self._stop_timer()
         self._pieces = []
         if self.is_open and self.is_complete and self._can_go_on and not self._is_paused:
             self.idle_since = time.monotonic()
@@ -88,13 +88,14 @@ class Connection(asyncio.Protocol):
     def cut(self) -> None:
         """Closes it at once, whatever was on its way."""
         self.is_open = False
-        self._stop_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
     async def secure(self, context: Any, server_name: str) -> None:
         """Speaks TLS from now on: what was spoken before was with a proxy. Raises OSError."""
-        self._stop_timer()
         transport = await self._loop.start_tls(self._transport, self, context, server_hostname=server_name)
         self.connection_made(cast("asyncio.BaseTransport", transport))
 
@@ -121,7 +122,10 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _look_at_the_clock(self) -> None:
-        """One timer for all of an answer: it looks again when it comes too early."""
+        """One timer for one answer after the other: it looks again when it comes too early, as it never is too late."""
+        self._timer = None
+        if not self._is_busy or self.is_complete:
+            return
         now = time.monotonic()
         # Who does not wait for a byte cannot have waited too long for it.
         silent_until = self._heard + self._idle_seconds if self._waiter is not None else now + self._idle_seconds
@@ -130,11 +134,6 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(wait, self._look_at_the_clock)
             return
         self._fail("timeout", "did not answer in time" if self.status == 0 else "stopped in mid-answer")
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # From here on it is the event loop that calls.
 
@@ -205,5 +204,4 @@ class Connection(asyncio.Protocol):
             return
         self.is_complete = True
         self._can_go_on = self._parser.should_keep_alive()
-        self._stop_timer()
         self._wake()

@@ -49,6 +49,8 @@ class Upstream:
             self._headers |= proxy.headers
         _require_sendable(provider, [provider.base_url, provider.query, provider.api_key, *self._headers.values()])
         self._lines = _lines(self._headers)
+        # By path and model, of which there are only those of the providers file.
+        self._request_lines: dict[tuple[str, str], str] = {}
 
     async def send(self, call: UpstreamCall, api_key: str) -> UpstreamAnswer:
         """Sends a call and waits for the head of its answer, whatever its status. Raises UpstreamError."""
@@ -69,12 +71,19 @@ class Upstream:
         if not _is_sendable(api_key) or not all(map(_is_sendable, call.headers.values())):
             raise UpstreamError(Failure("refused_key", 401), "cannot be sent such a key or header")
         credentials = self.provider.credentials
-        target = self.provider.url_for(call.path, call.upstream_model)[self._target_start :]
+        line = self._request_line(call.path, call.upstream_model)
         lines = _lines({**self._headers, **call.headers}) if call.headers else self._lines
         return (
-            f"POST {target} HTTP/1.1\r\n{lines}{credentials.header}: {credentials.prefix}{api_key}\r\n"
+            f"{line}{lines}{credentials.header}: {credentials.prefix}{api_key}\r\n"
             f"content-length: {len(call.body)}\r\n\r\n"
         ).encode("ascii")
+
+    def _request_line(self, path: str, model: str) -> str:
+        line = self._request_lines.get((path, model))
+        if line is None:
+            target = self.provider.url_for(path, model)[self._target_start :]
+            line = self._request_lines[path, model] = f"POST {target} HTTP/1.1\r\n"
+        return line
 
 
 def _lines(headers: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The HTTP that we speak with providers, over real sockets, on both event loops: ours in production is uvloop."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -176,6 +177,20 @@ async def test_a_provider_that_goes_wrong_is_told_by_what_it_did(
         async with calling(tmp_path, pieces, [whole(b"fine")]) as (_, upstream):
             assert await failure_of(ask(upstream)) == failure
             assert await ask(upstream) == b"fine"
+
+    await run(work())
+
+
+async def test_each_call_on_a_kept_connection_has_a_silence_of_its_own(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with calling(tmp_path, [whole(b"one")], []) as (provider, upstream):
+            await ask(upstream)
+            await asyncio.sleep(0.6)
+            start = time.monotonic()
+            assert await failure_of(ask(upstream)) == ("timeout", 0)
+            # Neither what is left of the first call's, nor that and another.
+            assert 0.95 < time.monotonic() - start < 1.5
+        assert provider.connection_count == 1
 
     await run(work())
 
