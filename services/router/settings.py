@@ -16,6 +16,8 @@ from services.router.routing.providers import Provider, read_providers
 from services.router.spool.settings import SpoolSettings
 
 WORKER_COUNT_MAX = 64
+# How a process ends that has said in one line what is wrong.
+WRONG_SETTING = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ from services.router.routing.health import Health
 from services.router.routing.planning import Planner
 from services.router.routing.routing import RoutingTable
 from services.router.sender import Sender, Sweeper
+from services.router.server import HttpServer
 from services.router.settings import Settings
 from services.router.spool import Spool
 from services.router.upstream import Upstream, client_context
@@ -53,6 +54,8 @@ DIRECTORY_TIMEOUT_SECONDS = 2.0
 PRICES_TIMEOUT_SECONDS = 10.0
 # How long to go on sending records at the end. What is left then waits in the spool for the next start.
 LAST_SEND_SECONDS = 3.0
+# How long clients may take at the end to take what was answered.
+LAST_ANSWER_SECONDS = 2.0
 
 
 class Worker:
@@ -80,7 +83,6 @@ class Worker:
         )
         context = client_context()
         self._upstreams = [Upstream(provider, context) for provider in settings.providers]
-        self._draining: asyncio.Task[None] | None = None
 
         covers = LeaseCovers(self._credit, PriceBounds(credit_ledger.price_bounds))
         recorder = Recorder(spool, self._call_log, covers, traces)
@@ -104,7 +106,7 @@ class Worker:
         cache = ResponseCache(settings.cache_bytes)
         calls = Calls(admission, attempts, recorder, cache, IdempotencyKeys(), covers=covers)
 
-        self.http = HttpFace(
+        self._face = HttpFace(
             calls,
             admission,
             ModelList(candidates, settings.policies.auto.models, key_ring, self._prices.version),
@@ -113,7 +115,8 @@ class Worker:
             limits=settings.face_limits,
             traces=traces,
         )
-        gauges.show(self.http, directory, cache)
+        self._server = HttpServer(self._face.handle)
+        gauges.show(self._face, directory, cache)
         gauges.show_providers((provider.name for provider in settings.providers), health)
         self._servicer = InferenceServicer(calls, settings.face_limits.trusted_proxy_count)
         self._grpc = GrpcServer(settings.grpc, directory, [_inference_service(self._servicer)])
@@ -133,19 +136,17 @@ class Worker:
         worker._prices.start()
         worker._credit.start()
         worker._past.start()
+        await worker._server.start(settings.http_address, reuse_port=settings.worker_count > 1)
         return worker
 
-    def begin_drain(self, notice_seconds: int) -> None:
-        """Says "draining" at once, takes no more gRPC calls after the notice, and cuts off what runs for too long."""
-        if self._draining is None:
-            self.http.is_draining = True
-            self._draining = asyncio.get_running_loop().create_task(self._drain(notice_seconds))
+    async def stop(self, notice_seconds: int) -> None:
+        """Says "draining", takes no more calls after the notice, and cuts off what runs for too long.
 
-    async def stop(self) -> None:
-        """Returns when every call has its record and everything is closed."""
-        self.begin_drain(0)
-        if self._draining is not None:
-            await self._draining
+        Returns when every call has its record and everything is closed.
+        """
+        self._face.is_draining = True
+        await asyncio.sleep(notice_seconds)
+        await self._drain()
         for upstream in self._upstreams:
             upstream.close()
         await self._directory_watch.stop()
@@ -162,16 +163,17 @@ class Worker:
         if self._traces is not None:
             self._traces.close()
 
-    async def _drain(self, notice_seconds: int) -> None:
-        await asyncio.sleep(notice_seconds)
+    async def _drain(self) -> None:
+        self._server.drain()
         cut_off = asyncio.get_running_loop().call_later(self._cut_off_after_seconds, self._cut_off)
         await self._grpc.stop()
         await self._servicer.wait_for_running()
-        await self.http.wait_for_running()
+        await self._server.wait_for_running()
         cut_off.cancel()
+        await self._server.stop(LAST_ANSWER_SECONDS)
 
     def _cut_off(self) -> None:
-        self.http.cut_off()
+        self._server.cut_off()
         self._servicer.cut_off()
 
 

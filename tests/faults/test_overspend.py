@@ -158,7 +158,7 @@ class Scene:
     async def kill_worker(self, dice: random.Random) -> None:
         """One of the four; the others go on, and another takes its place.
 
-        Not one that has just taken another's: a router ends when a worker dies twice within six seconds.
+        Not one that has just taken another's: a router ends when a replacement dies within five seconds.
         """
         pid = self.stack.processes["router"].pid
         workers = tree_of(pid)[1:] if pid is not None else []

@@ -135,7 +135,9 @@ async def ledger(key_settings: Mapping[str, str]) -> AsyncIterator[FakeLedger]:
 def start_router(simulator: str, ledger: FakeLedger, key_settings: Mapping[str, str]) -> StartRouter:
     @asynccontextmanager
     async def start(directory: Path, *, policies: str = POLICIES, **environment: str) -> AsyncIterator[Router]:
-        http, grpc, metrics = free_address(), free_address(), free_address()
+        http, grpc = free_address(), free_address()
+        # One for each worker.
+        metrics = free_address(int(environment.get("TOLLGATE_ROUTER_WORKERS", "1")))
         providers = directory / "providers.toml"
         providers.write_text(policies + PROVIDERS.format(simulator=simulator, nobody=free_address()))
         log = directory / "log"

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,15 @@ START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 30
 
 
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+def free_address(port_count: int = 1) -> str:
+    """With more ports, those that follow are free too: connections of others are often beside those to listen on."""
+    while True:
+        with ExitStack() as probes:
+            port: int = probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            with suppress(OSError, OverflowError):
+                for number in range(1, port_count):
+                    probes.enter_context(socket.create_server(("127.0.0.1", port + number)))
+                return f"127.0.0.1:{port}"
 
 
 @contextmanager

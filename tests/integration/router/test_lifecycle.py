@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.api.httpbody_pb2 import HttpBody
+from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from services.common.sealed_secrets import new_key_settings
@@ -136,6 +138,145 @@ async def test_several_workers_share_the_addresses_and_record_everything(
     assert sorted(workers) == ["0", "1"]
 
 
+def workers_of(router: Router) -> list[int]:
+    pid = router.process.pid
+    return [int(worker) for worker in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_a_killed_worker_is_replaced_and_calls_go_on_being_answered(
+    start_router: StartRouter, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    async with start_router(tmp_path, TOLLGATE_ROUTER_WORKERS="2") as router:
+        key = ledger.grant()
+        killed, left = workers_of(router)
+        os.kill(killed, signal.SIGKILL)
+        # What is on its way to it is lost with it.
+        while killed in workers_of(router):  # noqa: ASYNC110 there is no event
+            await asyncio.sleep(0.01)
+        answers = [await router.chat(key)]
+        while len(workers_of(router)) < 2:
+            answers.append(await router.chat(key))
+        # Each on a connection of its own, so that both have some.
+        for _ in range(20):
+            async with ClientBuilder().no_proxy().build() as client:
+                answers.append(await replace(router, client=client).chat(key))
+        replaced_by = workers_of(router)
+        router.process.send_signal(signal.SIGTERM)
+        exit_code = await asyncio.to_thread(router.process.wait, 20)
+
+    assert {answer.status for answer in answers} == {200}
+    assert left in replaced_by and killed not in replaced_by
+    assert exit_code == 0
+
+
+async def test_a_router_whose_only_worker_is_killed_ends_and_says_so(start_router: StartRouter, tmp_path: Path) -> None:
+    async with start_router(tmp_path) as router:
+        os.kill(workers_of(router)[0], signal.SIGKILL)
+        exit_code = await asyncio.to_thread(router.process.wait, 20)
+
+    assert exit_code == 1
+    assert "a worker ended" in router.log.read_text()
+
+
+async def test_a_router_whose_replacements_cannot_live_ends(start_router: StartRouter, tmp_path: Path) -> None:
+    async with start_router(tmp_path, TOLLGATE_ROUTER_WORKERS="2") as router:
+        workers = set(workers_of(router))
+        os.kill(min(workers), signal.SIGKILL)
+        while not (replacements := set(workers_of(router)) - workers):  # noqa: ASYNC110 there is no event
+            await asyncio.sleep(0.01)
+        workers |= replacements
+        os.kill(replacements.pop(), signal.SIGKILL)
+        exit_code = await asyncio.to_thread(router.process.wait, 20)
+
+    assert exit_code == 1
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+SUPERVISE = """
+import os, signal, sys, time
+from types import SimpleNamespace
+from services.router import supervisor
+
+def work(settings):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if {is_stuck} else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor._SIGNALS)
+    if {is_stuck}:
+        print("started", flush=True)
+    time.sleep(15)
+
+class Supervisor(supervisor.Supervisor):
+    def _start_one(self, **how):
+        super()._start_one(**how)
+        if not {is_stuck}:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+supervisor._work = work
+supervisor.STOP_SECONDS = {stop_seconds}
+settings = SimpleNamespace(worker_count=2, drain_notice_seconds=0, grpc=SimpleNamespace(drain_seconds=0))
+sys.exit(Supervisor(settings).run())
+"""
+
+
+def test_workers_that_do_not_stop_are_killed() -> None:
+    script = SUPERVISE.format(is_stuck=True, stop_seconds=0.3)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+
+
+def test_no_worker_is_started_after_the_signal_to_stop() -> None:
+    # It would not be told.
+    script = SUPERVISE.format(is_stuck=False, stop_seconds=30)
+
+    assert subprocess.run([sys.executable, "-c", script], timeout=10, check=False).returncode == 0
+
+
+def test_a_worker_whose_parent_is_killed_while_it_starts_ends_too() -> None:
+    script = """
+import sys, time
+from types import SimpleNamespace
+from services.router import supervisor, worker
+
+def work(settings):
+    print("started", flush=True)
+    time.sleep(0.3)
+    worker._die_with_parent()
+    print("lives on", flush=True)
+    time.sleep(15)
+
+supervisor._work = work
+supervisor.Supervisor(SimpleNamespace(worker_count=1)).run()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        # Until nobody is there who could write more.
+        assert process.stdout.read() == b""
+
+
+def test_a_worker_may_open_as_many_files_as_it_can_get() -> None:
+    # Or a thousand idle connections, where that is what a process gets, would keep calls from providers and spool.
+    script = """
+import resource
+from services.router import worker
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
+worker._take_many_files()
+assert resource.getrlimit(resource.RLIMIT_NOFILE) == (512, 512)
+"""
+
+    assert subprocess.run([sys.executable, "-c", script], timeout=20, check=False).returncode == 0
+
+
 def start_wrongly(directory: Path, changed: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     providers = directory / "providers.toml"
     providers.write_text(PROVIDERS.format(simulator="127.0.0.1:1", nobody="127.0.0.1:1"))
@@ -191,8 +332,7 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, name: str) -> None:
     assert address in done.stderr
 
 
-def test_the_supervisor_leaves_the_http_client_to_its_workers() -> None:
-    # Whose allocator reads its settings when it is loaded, and is told them by the supervisor.
-    script = "import sys, services.router.__main__; sys.exit('pyreqwest' in sys.modules)"
+def test_the_supervisor_loads_nothing_of_what_its_workers_do() -> None:
+    script = "import sys, services.router.__main__; sys.exit('services.router.wiring' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
