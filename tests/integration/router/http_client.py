@@ -18,6 +18,20 @@ SECONDS_MAX = 5.0
 # For SO_LINGER: hang up as a process does that dies.
 RESET = struct.pack("ii", 1, 0)
 
+GET = b"GET /one HTTP/1.1\r\nhost: router\r\n\r\n"
+KIB = 1024
+MIB = 1024 * 1024
+
+
+def post(headers: str = "", body: bytes = b"", first: str = "POST /one HTTP/1.1") -> bytes:
+    """With these headers, each with its line's end."""
+    return f"{first}\r\nhost: router\r\n{headers}\r\n".encode() + body
+
+
+def chunked(*chunks: bytes, trailers: str = "") -> bytes:
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return post("transfer-encoding: chunked\r\n", pieces + f"0\r\n{trailers}\r\n".encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
