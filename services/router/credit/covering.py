@@ -69,9 +69,17 @@ class LeaseCover:
 
         Raises InsufficientCreditsError when it covers none, and UnavailableError when nobody can tell.
         """
-        if first.funding is Funding.CREDITS:
-            await self._find_worst_cases()
-            await self._reserve()
+        if first.funding is not Funding.CREDITS:
+            return
+        call = self._call
+        candidates = [planned.candidate for planned in call.plan if planned.funding is Funding.CREDITS]
+        bounds = await self._bounds.bounds(self._spender.organization_id, candidates)
+        retained = call.grant.payload_retained
+        self._worst_cases = [
+            _WorstCase(each, bound, worst_case_pico(call.request, each, bound, payload_retained=retained))
+            for each, bound in zip(candidates, bounds, strict=True)
+        ]
+        await self._reserve()
 
     async def take(self, planned: PlannedAttempt) -> None:
         """Makes sure that an attempt is covered. Raises what `open` does, for this attempt."""
@@ -112,16 +120,6 @@ class LeaseCover:
             if each.candidate is planned.candidate:
                 return each.pico
         raise KeyError(planned)
-
-    async def _find_worst_cases(self) -> None:
-        call = self._call
-        candidates = [planned.candidate for planned in call.plan if planned.funding is Funding.CREDITS]
-        bounds = await self._bounds.bounds(self._spender.organization_id, candidates)
-        retained = call.grant.payload_retained
-        self._worst_cases = [
-            _WorstCase(each, bound, worst_case_pico(call.request, each, bound, payload_retained=retained))
-            for each, bound in zip(candidates, bounds, strict=True)
-        ]
 
     async def _reserve(self) -> None:
         amounts_pico = sorted({each.pico for each in self._worst_cases})

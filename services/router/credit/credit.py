@@ -4,10 +4,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from services.common.errors import DomainError, UnavailableError
@@ -94,13 +94,13 @@ class LeasedCredit:
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 await asyncio.gather(*(account.tell() for account in self._accounts.values()), return_exceptions=True)
 
-    async def reserve(self, spender: Spender, amount_pico: int) -> Reservation:
+    def reserve(self, spender: Spender, amount_pico: int) -> Coroutine[Any, Any, Reservation]:
         """Sets the amount aside, at once where a lease has so much.
 
         Raises InsufficientCreditsError when there is less, and UnavailableError when nobody can tell, or when other
         calls hold it for longer than a call may wait.
         """
-        return await self._account(spender).reserve(amount_pico)
+        return self._account(spender).reserve(amount_pico)
 
     def put_back(self, spender: Spender, reservation: Reservation, kept_pico: int = 0) -> None:
         """Undoes a reservation, but for what a durable record names of it."""

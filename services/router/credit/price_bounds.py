@@ -45,10 +45,11 @@ class PriceBounds:
         for candidate in candidates:
             name = (organization_id, candidate.provider, candidate.model)
             entry = self._entries.get(name)
-            if entry is None or now - entry.asked_at >= entry.valid_seconds:
+            age = now - entry.asked_at if entry is not None else 0.0
+            if entry is None or age >= entry.valid_seconds:
                 await self._ask_unless_stale_will_do(name, entry)
                 entry = self._entries[name]
-            elif now - entry.asked_at > entry.valid_seconds / 2 and name not in self._renewing:
+            elif age > entry.valid_seconds / 2 and name not in self._renewing:
                 self._renew(name)
             found.append(entry.bound)
         return found

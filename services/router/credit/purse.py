@@ -10,6 +10,7 @@ free for everybody as soon as the ledger has recorded the call, so its record go
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 # While the ledger is away, leases are used for so much longer than they were granted for. The ledger keeps holding
 # them, because it cannot know what was reserved.
@@ -40,8 +41,7 @@ class HeldLease:
     is_closed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """The worst case of one call, set aside. In pico-USD."""
 
     lease: HeldLease

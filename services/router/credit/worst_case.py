@@ -124,7 +124,7 @@ def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> 
             + usage.cache_write_tokens
             + usage.input_audio_tokens
             + usage.input_image_tokens
-            + usage.input_images * _image_tokens_max(candidate.model),
+            + (usage.input_images and usage.input_images * _image_tokens_max(candidate.model)),
         )
         output_tokens = max(
             usage.output_tokens, usage.reasoning_tokens + usage.output_image_tokens + usage.output_audio_tokens
@@ -132,7 +132,7 @@ def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> 
         atto = (
             input_tokens * bound.media_input_token
             + output_tokens * bound.media_output_token
-            + sum(images.count for images in usage.output_images) * bound.output_image
+            + (sum(images.count for images in usage.output_images) * bound.output_image if usage.output_images else 0)
             + usage.web_searches * bound.web_search
             + bound.request
         )
@@ -204,7 +204,9 @@ def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candi
     if number is EndpointNumber.EMBEDDINGS:
         return 0, 0
     # Of `best_of` answers all are written, and `n` are given.
-    answers = max(_count(members.get("n")), _count(members.get("best_of")), 1)
+    answers = 1
+    if "n" in members or "best_of" in members:
+        answers = max(_count(members.get("n")), _count(members.get("best_of")), 1)
     if number is EndpointNumber.IMAGE_GENERATIONS:
         return answers * GENERATED_IMAGE_TOKENS_MAX, answers
     asked = 0
