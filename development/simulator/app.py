@@ -30,6 +30,8 @@ _EVENTS = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control
 _HTML = b"<!doctype html><html><body><h1>We will be back soon</h1></body></html>"
 # Longer than any answer, so that one which ends early is seen to have been cut.
 _NEVER_REACHED_BYTES = "100000000"
+# What was sent has to be on its way before the connection breaks, or it is lost with it.
+_LEAVING_SECONDS = 0.02
 # `/west/v1/messages` is the route `/messages` of the instance `west`; Azure's have the model in their path, and need a
 # version in their query.
 _PATH = re.compile(r"(?:/(?P<instance>[\w-]+))?/(?:v1|v1beta|(?P<azure>openai/deployments/[^/]+))(?P<route>/.+)")
@@ -126,6 +128,7 @@ async def _answer(protocol: HTTPProtocol, route: Route, instance: str) -> None:
     elif "break_after" in behaviour.directives:
         transport = protocol.response_stream(200, [*_JSON, ("content-length", _NEVER_REACHED_BYTES)])
         await transport.send_bytes(wire_format.whole(behaviour))
+        await asyncio.sleep(_LEAVING_SECONDS)
     else:
         protocol.response_bytes(200, _JSON, wire_format.whole(behaviour))
 
@@ -158,6 +161,7 @@ async def _stream(protocol: HTTPProtocol, wire_format: WireFormat, behaviour: Be
             await transport.send_bytes(opening)
         for count, event in enumerate(wire_format.tokens(behaviour)):
             if count in (break_after, end_after):
+                await asyncio.sleep(_LEAVING_SECONDS)
                 return
             if count == error_after:
                 await transport.send_bytes(wire_format.error_event(500, "simulated", "failing, as asked"))
