@@ -88,14 +88,14 @@ class Connection(asyncio.Protocol):
     def cut(self) -> None:
         """Closes it at once, whatever was on its way."""
         self.is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
 
     async def secure(self, context: Any, server_name: str) -> None:
         """Speaks TLS from now on: what was spoken before was with a proxy. Raises OSError."""
+        # A proxy may be given longer than the provider.
+        self._stop_timer()
         transport = await self._loop.start_tls(self._transport, self, context, server_hostname=server_name)
         self.connection_made(cast("asyncio.BaseTransport", transport))
 
@@ -134,6 +134,11 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(wait, self._look_at_the_clock)
             return
         self._fail("timeout", "did not answer in time" if self.status == 0 else "stopped in mid-answer")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # From here on it is the event loop that calls.
 

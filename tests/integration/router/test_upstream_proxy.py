@@ -2,17 +2,20 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.common.settings import SettingError
 from services.common.tls import CERTIFICATE_SETTING, PRIVATE_KEY_SETTING
+from services.router.upstream import Upstream, client_context
 from tests.certificates import Authority
 from tests.integration.router.conftest import Run
-from tests.integration.router.raw_provider import ask, failure_of, raw_provider, upstream_at, whole
+from tests.integration.router.raw_provider import ask, configured, failure_of, raw_provider, upstream_at, whole
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -97,6 +100,23 @@ async def test_tls_goes_through_the_proxy_of_the_environment(
         ]
         assert provider.requests[0].startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
         assert b"proxy-authorization" not in provider.requests[0]
+
+    await run(work())
+
+
+async def test_a_proxy_may_be_given_longer_than_the_provider_behind_it(
+    run: Run, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with (
+            raw_provider([], context=server_context(authority)) as provider,
+            a_proxy(provider.port) as (port, _),
+        ):
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+            patient = replace(configured(tmp_path, "https://provider.test/v1"), connect_timeout_seconds=4)
+            start = time.monotonic()
+            assert await failure_of(ask(Upstream(patient, client_context()))) == ("timeout", 0)
+            assert time.monotonic() - start < 3
 
     await run(work())
 
