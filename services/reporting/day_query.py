@@ -17,21 +17,17 @@ _FAILURE_KEY = ("status", "error_type", "provider", "model")
 
 
 def durations(source: FiguresSource, keys: Sequence[str]) -> Select[Any]:
-    """How many calls took how long: the keys, and twice a first bucket and the counts from there on.
+    """How many calls took how long: the keys, and two packed histograms, or null where there are no calls.
 
-    To the last byte, then to the first; the bucket is null where nothing was measured. The key `period` is the
-    number of a day.
+    To the last byte, then to the first. The key `period` is the number of a day.
     """
     branches = [_durations_of_days(source, keys)]
     if source.has_a_partial_day:
         branches.append(_durations_of_calls(source, keys))
     rows = union_all(*branches).subquery()
     groups = [rows.c[name] for name in keys]
-    columns: list[ColumnElement[Any]] = []
-    for name in ("latency", "first_token"):
-        total = func.ledger.sum_of_counts(rows.c[name])
-        columns += (func.array_lower(total, 1).label(f"{name}_begin"), total.label(name))
-    return select(*groups, *columns).group_by(*groups)
+    histograms = (func.numeric_send(func.sum(rows.c[name])) for name in ("latency", "first_token"))
+    return select(*groups, *histograms).group_by(*groups)
 
 
 def failures(source: FiguresSource) -> Select[Any]:
@@ -54,8 +50,8 @@ def _durations_of_days(source: FiguresSource, keys: Sequence[str]) -> Select[Any
     return (
         select(
             *_keys(source, keys, _moment_of_day(columns.day), latency_day),
-            columns.latency_counts.label("latency"),
-            columns.time_to_first_token_counts.label("first_token"),
+            columns.latency_histogram.label("latency"),
+            columns.time_to_first_token_histogram.label("first_token"),
         )
         .select_from(seen(latency_day, source.retention))
         .where(*_within_whole_days(source, columns.day), *conditions(columns, source.view))
@@ -68,8 +64,8 @@ def _durations_of_calls(source: FiguresSource, keys: Sequence[str]) -> Select[An
     return (
         select(
             *groups,
-            _counts_of(columns.latency_ms).label("latency"),
-            _counts_of(columns.time_to_first_token_ms).label("first_token"),
+            _histogram_of(columns.latency_ms).label("latency"),
+            _histogram_of(columns.time_to_first_token_ms).label("first_token"),
         )
         .select_from(seen(usage_record, source.retention))
         .where(
@@ -81,9 +77,8 @@ def _durations_of_calls(source: FiguresSource, keys: Sequence[str]) -> Select[An
     )
 
 
-def _counts_of(milliseconds: ColumnElement[Any]) -> ColumnElement[Any]:
-    buckets = func.array_agg(func.ledger.latency_bucket(milliseconds)).filter(milliseconds.is_not(None))
-    return func.ledger.counts_of(buckets)
+def _histogram_of(milliseconds: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.sum(func.ledger.histogram_of(func.ledger.latency_bucket(milliseconds)))
 
 
 def _of_days(source: FiguresSource, view: Any, keys: Sequence[str], count: ColumnElement[Any]) -> Select[Any]:

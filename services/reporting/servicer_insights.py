@@ -5,6 +5,7 @@ from typing import Any
 
 from services.common.errors import InvalidRequestError
 from services.common.grpc_calls import Context, current_caller
+from services.common.latency_buckets import counts_in
 from services.reporting import convert_insights, day_query
 from services.reporting.asking import Asker, Question, send, snake_view
 from services.reporting.figures_query import Statement
@@ -85,11 +86,7 @@ def _by_key(rows: Iterable[Sequence[Any]]) -> dict[tuple[Any, ...], Durations]:
     """Rows are those of `day_query.durations`."""
     by_key: dict[tuple[Any, ...], Durations] = {}
     for row in rows:
-        *key, latency_first, latency, token_first, token = tuple(row)
-        by_key[tuple(key)] = Durations(_counts(latency_first, latency), _counts(token_first, token))
+        *key, latency, first_token = tuple(row)
+        if latency is not None:
+            by_key[tuple(key)] = Durations(counts_in(latency), counts_in(first_token))
     return by_key
-
-
-def _counts(first: int | None, counts: Sequence[int | None]) -> dict[int, int]:
-    """By bucket, without those that hold nothing."""
-    return {} if first is None else {bucket: count for bucket, count in enumerate(counts, first) if count}

@@ -31,7 +31,7 @@ CALLS_KEY = ("organization_id", "project_id", "provider", "model", "workflow")
 
 latency_day = table(
     "latency_day",
-    *map(column, ("day", *CALLS_KEY, "latency_counts", "time_to_first_token_counts")),
+    *map(column, ("day", *CALLS_KEY, "latency_histogram", "time_to_first_token_histogram")),
     schema="reporting",
 )
 

@@ -27,6 +27,10 @@ _ELEMENT_OIDS = {"bool": 16, "int8": 20, "int2": 21, "int4": 23}
 _NUMERIC_OID = 1700
 _NUMERIC_BASE = 10_000
 _NUMERIC_NEGATIVE = 0x4000
+# The width of the field, how many groups of four digits, the power of the first, the sign and the scale.
+_HISTOGRAM_HEAD = struct.Struct("!ihhHH")
+# The twelve digits that a histogram has of each bucket.
+_COUNT = struct.Struct("!3H")
 _LENGTH = struct.Struct("!i")
 _FIELD_COUNT = struct.Struct("!h")
 _JSONB_VERSION = b"\x01"
@@ -144,6 +148,21 @@ def numeric_field(value: Decimal | int) -> bytes:
     sign = _NUMERIC_NEGATIVE if value < 0 else 0
     groups.reverse()
     return struct.pack(f"!ihhHH{len(groups)}H", 8 + 2 * len(groups), len(groups), weight, sign, scale, *groups)
+
+
+def histogram_field(counts: Mapping[int, int]) -> bytes:
+    """Counts by bucket as the one number that `services.common.latency_buckets` makes of them."""
+    if not counts:
+        return numeric_field(0)
+    last = max(counts)
+    length = last - min(counts) + 1
+    head = _HISTOGRAM_HEAD.pack(8 + _COUNT.size * length, 3 * length, 3 * last + 2, 0, 0)
+    # Most of them are zero.
+    packed = bytearray(head + bytes(_COUNT.size * length))
+    for bucket, count in counts.items():
+        high, low = divmod(count, _NUMERIC_BASE)
+        _COUNT.pack_into(packed, len(head) + _COUNT.size * (last - bucket), *divmod(high, _NUMERIC_BASE), low)
+    return bytes(packed)
 
 
 def _unscaled(value: Decimal) -> tuple[int, int]:

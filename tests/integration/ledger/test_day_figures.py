@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from services.common.latency_buckets import bucket_of
+from services.common.latency_buckets import bucket_of, counts_in
 from services.ledger.storage.retention.expiry import HoursDue, delete_hours
 from services.ledger.usage.rollups import FIGURES
 from tests.conftest import Database
@@ -66,13 +66,27 @@ async def test_durations_are_counted_once_for_each_call_that_was_tried(recorder:
     await recorder.record(a_request(slow, quick))
 
     query = """
-        SELECT array_lower(latency_counts, 1) + place - 1, count FROM ledger.latency_day,
-               unnest(latency_counts) WITH ORDINALITY AS each (count, place)
-         WHERE organization_id = %s AND count > 0 ORDER BY 1
+        SELECT numeric_send(latency_histogram), numeric_send(time_to_first_token_histogram) FROM ledger.latency_day
+         WHERE organization_id = %s
     """
-    assert rows(database, query, organization_id) == [(bucket_of(100), 1), (bucket_of(9_000), 1)]
-    first_tokens = "SELECT time_to_first_token_counts[%s] FROM ledger.latency_day WHERE organization_id = %s"
-    assert rows(database, first_tokens, bucket_of(10), organization_id) == [(1,)]
+    ((latency, first_token),) = rows(database, query, organization_id)
+    assert counts_in(latency) == {bucket_of(100): 1, bucket_of(9_000): 1}
+    assert counts_in(first_token) == {bucket_of(10): 1}
+
+
+async def test_the_view_tells_durations_as_arrays_too(recorder: Recorder, database: Database) -> None:
+    organization_id = add_organization(database)
+    at = now_in_utc() - timedelta(minutes=1)
+    calls = [a_record(organization_id, at=at, latency_ms=n, time_to_first_token_ms=None) for n in (1, 1, 9_000)]
+
+    await recorder.record(a_request(*calls))
+
+    query = """
+        SELECT latency_counts[0], latency_counts[%s], array_length(latency_counts, 1), time_to_first_token_counts
+          FROM reporting.latency_day WHERE organization_id = %s
+    """
+    last = bucket_of(9_000)
+    assert rows(database, query, last, organization_id) == [(2, 1, last + 1, [])]
 
 
 async def test_failures_are_counted_by_how_they_failed(recorder: Recorder, database: Database) -> None:
@@ -103,11 +117,14 @@ async def test_what_expires_of_hours_expires_of_days(recorder: Recorder, databas
     with psycopg.connect(database.ledger_url, autocommit=True) as connection:
         delete_hours(connection, HoursDue(organization_id, day, noon), now_in_utc())
         of_the_rest = rows(
-            database, "SELECT latency_counts FROM ledger.latency_day WHERE organization_id = %s", organization_id
+            database,
+            "SELECT numeric_send(latency_histogram) FROM ledger.latency_day WHERE organization_id = %s",
+            organization_id,
         )
         assert rows(database, DIFFERENCES) == []
         delete_hours(connection, HoursDue(organization_id, day, noon + timedelta(hours=12)), now_in_utc())
 
-    assert of_the_rest == [([1],)]
+    ((latency,),) = of_the_rest
+    assert counts_in(latency) == {bucket_of(5_000): 1}
     for table in ("usage_day", "latency_day", "failure_day"):
         assert rows(database, f"SELECT FROM ledger.{table} WHERE organization_id = %s", organization_id) == []

@@ -132,6 +132,27 @@ def test_detail_from_before_is_kept_by_days_and_counted_in_totals(empty_url: str
     assert owner == ("tollgate_ledger",)
 
 
+def test_counts_of_durations_from_before_they_were_numbers_are_told_as_they_were(empty_url: str) -> None:
+    upgrade(empty_url, "0015")
+    with psycopg.connect(empty_url) as connection:
+        connection.execute(
+            """
+            INSERT INTO ledger.latency_day
+            VALUES (%s, '2026-01-05', 'web', 'openai', 'gpt-4o', '', '[0:3]={7,NULL,0,2147483647}', '{}')
+            """,
+            [ACME],
+        )
+
+    migrate(empty_url, lambda line: None)
+
+    with psycopg.connect(empty_url) as connection:
+        told = "SELECT latency_counts[0], latency_counts[3], latency_counts, time_to_first_token_counts"
+        row = connection.execute(f"{told} FROM reporting.latency_day".encode()).fetchone()
+        histograms = connection.execute("SELECT latency_histogram FROM ledger.latency_day").fetchone()
+    assert row == (7, 2**31 - 1, [7, None, None, 2**31 - 1], [])
+    assert histograms == (7 + (2**31 - 1) * 10**36,)
+
+
 def test_migrations_started_together_all_succeed_and_each_step_runs_once(empty_url: str) -> None:
     started = [start_migration(empty_url) for _ in range(3)]
     ended = [(process.communicate(timeout=90), process.returncode) for process in started]

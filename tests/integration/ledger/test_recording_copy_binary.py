@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.common.latency_buckets import DIGITS_PER_BUCKET, counts_in
 from services.ledger.storage import copy_binary
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields, NullableFields
 from tests.conftest import Database
@@ -131,3 +132,28 @@ def test_numbers_are_stored_without_zeros_at_their_end(connection: psycopg.Conne
     (found,) = stored(connection, "numeric", copy_binary.numeric_field(Decimal(number)))
 
     assert f"{found:f}" == text
+
+
+histograms = st.dictionaries(st.integers(0, 700), st.integers(1, 10**12 - 1), max_size=20)
+
+
+@settings(max_examples=100)
+@given(histograms)
+def test_counts_by_bucket_come_back_as_one_number(connection: psycopg.Connection, counts: dict[int, int]) -> None:
+    (number,) = stored(connection, "numeric", copy_binary.histogram_field(counts))
+    packed = connection.execute("SELECT numeric_send(c0) FROM packed").fetchone()
+
+    assert number == sum(count * 10 ** (DIGITS_PER_BUCKET * bucket) for bucket, count in counts.items())
+    assert packed is not None
+    assert counts_in(packed[0]) == counts
+
+
+def test_numbers_add_up_as_their_counts_do(connection: psycopg.Connection) -> None:
+    one, other = {0: 9_999, 3: 10**8 - 1, 5: 7}, {0: 1, 3: 1, 4: 10**11, 700: 2}
+    fields = (copy_binary.histogram_field(counts) for counts in (one, other))
+    stored(connection, "numeric numeric", *fields)
+
+    total = connection.execute("SELECT numeric_send(c0 + c1) FROM packed").fetchone()
+
+    assert total is not None
+    assert counts_in(total[0]) == {0: 10_000, 3: 10**8, 4: 10**11, 5: 7, 700: 2}

@@ -3,7 +3,6 @@
 Questions over whole days are answered from these. Works inside its caller's transaction.
 """
 
-import struct
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 
@@ -38,18 +37,18 @@ _FAILURE_KEY = f"{_CALLS_KEY}, status, error_type"
 _CREATE_STAGING = """
     CREATE TEMPORARY TABLE IF NOT EXISTS latency_day_staging (
         organization_id UUID, day DATE, project_id TEXT, provider TEXT, model TEXT, workflow TEXT,
-        latency_counts INTEGER[], time_to_first_token_counts INTEGER[]
+        latency_histogram NUMERIC, time_to_first_token_histogram NUMERIC
     ) ON COMMIT DELETE ROWS
 """
 _STAGE = "COPY pg_temp.latency_day_staging FROM STDIN (FORMAT BINARY)"
 _ADD_DURATIONS = f"""
-    INSERT INTO ledger.latency_day ({_CALLS_KEY}, latency_counts, time_to_first_token_counts)
-    SELECT {_CALLS_KEY}, latency_counts, time_to_first_token_counts
+    INSERT INTO ledger.latency_day ({_CALLS_KEY}, latency_histogram, time_to_first_token_histogram)
+    SELECT {_CALLS_KEY}, latency_histogram, time_to_first_token_histogram
       FROM pg_temp.latency_day_staging ORDER BY {_CALLS_KEY}
     ON CONFLICT ({_CALLS_KEY}) DO UPDATE
-       SET latency_counts = ledger.add_counts(latency_day.latency_counts, excluded.latency_counts),
-           time_to_first_token_counts =
-               ledger.add_counts(latency_day.time_to_first_token_counts, excluded.time_to_first_token_counts)
+       SET latency_histogram = latency_day.latency_histogram + excluded.latency_histogram,
+           time_to_first_token_histogram =
+               latency_day.time_to_first_token_histogram + excluded.time_to_first_token_histogram
 """  # noqa: S608 columns of ours
 _ADD_FAILURES = f"""
     INSERT INTO ledger.failure_day ({_FAILURE_KEY}, failure_count)
@@ -61,11 +60,6 @@ _ADD_FAILURES = f"""
 """  # noqa: S608 columns of ours
 _ROW_HEAD = copy_binary.row_head(8)
 _PLACE_FIELDS = FixedFields("uuid", "date")
-_INT4_OID = 23
-# The width of the field, how many dimensions, whether there are nulls, the type, the length and the first subscript.
-_COUNTS_HEAD = struct.Struct("!iiiIii")
-_COUNT = struct.Struct("!i")
-_NO_COUNT = struct.pack("!ii", 4, 0)
 _EPOCH_DAY = date(1970, 1, 1)
 
 
@@ -75,7 +69,7 @@ def prepare_session(connection: Connection) -> None:
 
 
 def pack_durations(days: Mapping[CallsKey, Durations]) -> bytes:
-    """The counts as `add_durations` takes them; empty where there are none."""
+    """The durations as `add_durations` takes them; empty where there are none."""
     if not days:
         return b""
     rows = [copy_binary.BEGIN]
@@ -84,15 +78,15 @@ def pack_durations(days: Mapping[CallsKey, Durations]) -> bytes:
             _ROW_HEAD,
             _PLACE_FIELDS(copy_binary.uuid_bytes(key.organization_id), copy_binary.date_value(key.day)),
             *map(copy_binary.text_field, key[2:]),
-            _counts_field(durations.latency),
-            _counts_field(durations.time_to_first_token),
+            copy_binary.histogram_field(durations.latency),
+            copy_binary.histogram_field(durations.time_to_first_token),
         )
     rows.append(copy_binary.END)
     return b"".join(rows)
 
 
 def add_durations(connection: Connection, packed: bytes) -> None:
-    """Adds to the counts that are there."""
+    """Adds to the histograms that are there."""
     if packed:
         with connection.cursor().copy(_STAGE) as copy:
             copy.write(packed)
@@ -104,19 +98,6 @@ def add_failures(connection: Connection, failures: Mapping[FailureKey, int]) -> 
     if failures:
         rows = ((key[0], _EPOCH_DAY + key.day * DAY, *key[2:], count) for key, count in failures.items())
         connection.execute(_ADD_FAILURES, [list(column) for column in zip(*rows, strict=True)])
-
-
-def _counts_field(counts: Mapping[int, int]) -> bytes:
-    """An array whose subscripts are buckets, from the first that holds anything to the last."""
-    if not counts:
-        return copy_binary.bytes_field(struct.pack("!iiI", 0, 0, _INT4_OID))
-    first = min(counts)
-    length = max(counts) - first + 1
-    # Most of them are zero.
-    packed = bytearray(_COUNTS_HEAD.pack(20 + 8 * length, 1, 0, _INT4_OID, length, first) + _NO_COUNT * length)
-    for bucket, count in counts.items():
-        _COUNT.pack_into(packed, 28 + 8 * (bucket - first), count)
-    return bytes(packed)
 
 
 # Expiry
@@ -132,11 +113,10 @@ _SUM_UP_REST = f"""
 # Buckets are those of services.common.latency_buckets.
 _COUNT_REST = [
     f"""
-    INSERT INTO ledger.latency_day ({_CALLS_KEY}, latency_counts, time_to_first_token_counts)
+    INSERT INTO ledger.latency_day ({_CALLS_KEY}, latency_histogram, time_to_first_token_histogram)
     SELECT organization_id, request_day, project_id, provider, model, workflow,
-           ledger.counts_of(array_agg(ledger.latency_bucket(latency_ms))),
-           ledger.counts_of(array_agg(ledger.latency_bucket(time_to_first_token_ms))
-               FILTER (WHERE time_to_first_token_ms IS NOT NULL))
+           sum(ledger.histogram_of(ledger.latency_bucket(latency_ms))),
+           COALESCE(sum(ledger.histogram_of(ledger.latency_bucket(time_to_first_token_ms))), 0)
       FROM ledger.usage_record
      WHERE organization_id = %(organization_id)s::uuid AND request_day = %(day)s AND start_time >= %(end)s
        AND outcome NOT IN (8, 9)
