@@ -124,16 +124,18 @@ class Claims(NamedTuple):
     firsts: list[int]
     # Records with the key of an earlier one, each after that.
     repeats: list[tuple[int, int]]
-    # As `usage.claim_keys` takes them.
-    packed: bytes
+    # None where there are none.
+    packed: usage.PackedKeys | None
 
     @classmethod
     def of(cls, records: PreparedRecords, numbers: Iterable[int]) -> "Claims":
         keys, hashes = records.keys, records.content_hashes
         firsts: dict[bytes, int] = {}
         repeats = [(first, one) for one in numbers if (first := firsts.setdefault(keys[one], one)) != one]
-        in_order_of_keys = [number for _, number in sorted(firsts.items())]
-        packed = usage.pack_keys((keys[number], hashes[number]) for number in in_order_of_keys)
+        claimed = sorted(firsts.items())
+        in_order_of_keys = [number for _, number in claimed]
+        content_hashes = [hashes[number] for number in in_order_of_keys]
+        packed = usage.pack_keys([key for key, _ in claimed], content_hashes) if claimed else None
         return cls(in_order_of_keys, repeats, packed)
 
 

@@ -167,9 +167,9 @@ class _Batch:
         """Tells new from duplicate from conflict, within the batch and against everything recorded before."""
         batch, keys = self._batch, self._batch.records.keys
         claims = batch.claims if len(numbers) == batch.takeable_count else Claims.of(batch.records, numbers)
-        if not claims.firsts:
+        if claims.packed is None:
             return
-        held = usage.claim_keys(self._connection, claims.packed, self._batch_id)
+        held = usage.claim_keys(self._connection, claims.packed, len(claims.firsts), self._batch_id)
         for first, repeat in claims.repeats:
             self._compare(repeat, held.get(keys[first], batch.records.content_hashes[first]))
         new = claims.firsts

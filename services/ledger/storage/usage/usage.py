@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 
 from services.ledger.pricing import CostLine, Line
-from services.ledger.storage import copy_binary
+from services.ledger.storage import copy_binary, packed_arrays
 from services.ledger.storage.copy_binary import FixedArrays, FixedFields, NullableFields
+from services.ledger.storage.packed_arrays import ByteaArray, DateArray, PackedArray, UuidArray
 from services.ledger.storage.usage import daily, day_figures
-from services.ledger.usage.records import HASH_BYTES, Kind, PricedRecord, RecordedUsage, UsageRecord
+from services.ledger.usage.records import Kind, PricedRecord, RecordedUsage, UsageRecord
 from services.ledger.usage.rollups import FIGURES, Figures, HourKey
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,29 +42,27 @@ def date_of(days: int) -> date:
 
 # Keys
 
-_CREATE_STAGING = """
-    CREATE TEMPORARY TABLE IF NOT EXISTS record_key_staging (
-        organization_id UUID, request_day DATE, request_id UUID, content_hash BYTEA
-    ) ON COMMIT DELETE ROWS;
-"""
-_STAGE_KEYS = "COPY pg_temp.record_key_staging FROM STDIN (FORMAT BINARY)"
-# The update changes nothing; it makes the row that is there come back, and waits for whoever is writing it.
 _CLAIM_KEYS = """
     INSERT INTO ledger.record_key (organization_id, request_day, request_id, content_hash, batch_id)
     SELECT organization_id, request_day, request_id, content_hash, %s
-      FROM pg_temp.record_key_staging
+      FROM unnest(%s, %s, %s, %s) AS claimed (organization_id, request_day, request_id, content_hash)
      ORDER BY 1, 2, 3
-    ON CONFLICT (organization_id, request_day, request_id) DO UPDATE SET content_hash = record_key.content_hash
+    ON CONFLICT (organization_id, request_day, request_id)
+"""
+# Counts those that were not there. Waits for whoever is writing any of them, as the next one does.
+_CLAIM_NEW_KEYS = f"{_CLAIM_KEYS} DO NOTHING"
+# The update changes nothing; it makes the rows that are there come back.
+_TELL_KEYS = f"""
+    {_CLAIM_KEYS} DO UPDATE SET content_hash = record_key.content_hash
     RETURNING organization_id, request_id, content_hash, batch_id
 """
 _DAY = struct.Struct("!I").pack
-_KEY_FIELD_COUNT = 4
-_KEY_ROW = struct.Struct(f"!h i16s ii i16s i{HASH_BYTES}s").pack
+_DATE = struct.Struct("!i").pack
 
 
 def prepare_session(connection: Connection) -> None:
     """Makes what a connection needs before its first batch."""
-    connection.execute(_CREATE_STAGING)
+    packed_arrays.prepare_session(connection)
     connection.execute(_CREATE_HOUR_STAGING)
     daily.prepare_session(connection)
     day_figures.prepare_session(connection)
@@ -78,34 +77,43 @@ def key_bytes(record: UsageRecord) -> bytes:
     )
 
 
-def pack_keys(keys: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Keys as `key_bytes` makes them, sorted and distinct, each with its content hash; as `claim_keys` takes them."""
-    rows = [copy_binary.BEGIN]
-    for key, content_hash in keys:
-        day = copy_binary.date_value(int.from_bytes(key[16:20]))
-        rows.append(_KEY_ROW(_KEY_FIELD_COUNT, 16, key[:16], 4, day, 16, key[20:], HASH_BYTES, content_hash))
-    rows.append(copy_binary.END)
-    return b"".join(rows)
+class PackedKeys(NamedTuple):
+    """Columns of `record_key`."""
+
+    organization_ids: PackedArray
+    request_days: PackedArray
+    request_ids: PackedArray
+    content_hashes: PackedArray
 
 
-def claim_keys(connection: Connection, packed: bytes, batch_id: UUID) -> dict[bytes, bytes]:
-    """Claims keys for this batch.
+def pack_keys(keys: Sequence[bytes], content_hashes: Sequence[bytes]) -> PackedKeys:
+    """Keys as `key_bytes` makes them, sorted and distinct, at least one; as `claim_keys` takes them."""
+    return PackedKeys(
+        UuidArray.of([key[:16] for key in keys]),
+        DateArray.of([_DATE(copy_binary.date_value(int.from_bytes(key[16:20]))) for key in keys]),
+        UuidArray.of([key[20:] for key in keys]),
+        ByteaArray.of(content_hashes),
+    )
+
+
+def claim_keys(connection: Connection, keys: PackedKeys, count: int, batch_id: UUID) -> dict[bytes, bytes]:
+    """Claims keys, so many, for this batch.
 
     Returns those that another batch holds, with the content hash it holds them by. Waits for batches that are writing
     any of them right now.
     """
-    with connection.cursor().copy(_STAGE_KEYS) as copy:
-        copy.write(packed)
-    return _held_by_others(connection, batch_id)
+    if connection.execute(_CLAIM_NEW_KEYS, (batch_id, *keys)).rowcount == count:
+        return {}
+    return _held_by_others(connection, keys, batch_id)
 
 
-def _held_by_others(connection: Connection, batch_id: UUID) -> dict[bytes, bytes]:
-    result = connection.cursor(binary=True).execute(_CLAIM_KEYS, (batch_id,)).pgresult
+def _held_by_others(connection: Connection, keys: PackedKeys, batch_id: UUID) -> dict[bytes, bytes]:
+    result = connection.cursor(binary=True).execute(_TELL_KEYS, (batch_id, *keys)).pgresult
     if result is None:
         raise RuntimeError("a statement that returns rows returned nothing")
     held: dict[bytes, bytes] = {}
     own = batch_id.bytes
-    # A thousand rows come back and next to none matters, so the driver is not asked to convert them.
+    # Rows of our own come back too, so the driver is not asked to convert all of them.
     for row in range(result.ntuples):
         if result.get_value(row, 3) != own:
             organization_id, request_id, content_hash = (result.get_value(row, column) or b"" for column in range(3))
