@@ -11,6 +11,9 @@ import logging
 import pickle
 import signal
 import sys
+from collections.abc import Iterator
+from queue import Queue
+from threading import Thread
 from typing import BinaryIO
 
 from services.common.errors import UnavailableError
@@ -33,10 +36,30 @@ def main() -> None:
         return
     start_logging("ledger", opening.log_level)
     connection, ingest = WritingConnection(opening.database_url, prepare_session), Ingest()
-    while isinstance(work := _next_message(source), Work):
+    for work in _read_ahead(source):
         sink.write(frame(_done(connection, ingest, work)))
         sink.flush()
     connection.close()
+
+
+def _read_ahead(source: BinaryIO) -> Iterator[Work]:
+    """All work there is, each piece read while the one before is done.
+
+    What lies between two processes holds a tenth of a batch. The rest comes in as many steps as its sender finds time
+    for between other things, and nothing is written meanwhile unless it is read before its turn.
+    """
+    read: Queue[object] = Queue(maxsize=1)
+
+    def read_all() -> None:
+        try:
+            while isinstance(work := _next_message(source), Work):
+                read.put(work)
+        finally:
+            read.put(None)
+
+    Thread(target=read_all, name="read-ahead", daemon=True).start()
+    while isinstance(work := read.get(), Work):
+        yield work
 
 
 def _next_message(source: BinaryIO) -> object:
