@@ -52,7 +52,8 @@ class StreamRelay:
     async def run(self, send: Send) -> None:
         """Sends the answer. `send` raises ClientGoneError when nobody is there any more. Always makes a record.
 
-        A stream that went wrong ends with an error event and without its end marker.
+        A stream that went wrong ends with an error event and without its end marker. Raises ClientGoneError when it was
+        not taken to its end, which must not look like one to a client that was only slow.
         """
         try:
             await self._pump(send)
@@ -65,6 +66,8 @@ class StreamRelay:
             self._stream.answer.close()
             ending = await self._finish()
         await self._send(send, ending)
+        if self._client_gone:
+            raise ClientGoneError
 
     async def _pump(self, send: Send) -> None:
         # The provider's own limits are below this; only a client that takes nothing can hold us up for so long.

@@ -144,11 +144,12 @@ class HttpFace:
 
 
 async def _stream(request: Request, answer: StreamedAnswer) -> None:
+    """Raises ClientGoneError."""
     try:
         request.begin_stream(answer.status, answer.headers)
     except ClientGoneError:
         await answer.relay(_to_nobody)
-        return
+        raise
     await answer.relay(request.send)
     request.end_stream()
 

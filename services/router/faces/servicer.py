@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from google.api.httpbody_pb2 import HttpBody
 
-from services.common.errors import DomainError, ErrorKind
+from services.common.errors import DomainError, ErrorKind, UnavailableError
 from services.common.grpc_calls import Context, headers_of
 from services.router.calls.admission import ReadBody
 from services.router.calls.calls import Calls, StreamedAnswer, WholeAnswer
@@ -107,6 +107,8 @@ class InferenceServicer(InferenceServiceServicer):
             while (piece := await pieces.next()) is not None:
                 yield HttpBody(content_type=content_type, data=piece)
                 content_type = ""
+            if pieces.is_broken_off:
+                raise UnavailableError("The answer was taken too slowly and breaks off here.")
         finally:
             pieces.stop()
 
@@ -140,6 +142,8 @@ class _Pieces:
         self.answer: asyncio.Future[WholeAnswer | StreamedAnswer] = asyncio.get_running_loop().create_future()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES_MAX)
         self._is_read = True
+        # It ended before all of it was taken.
+        self.is_broken_off = False
 
     async def fill(self, call: Awaitable[WholeAnswer | StreamedAnswer]) -> None:
         try:
@@ -156,6 +160,8 @@ class _Pieces:
         if isinstance(answer, StreamedAnswer):
             try:
                 await answer.relay(self._send)
+            except ClientGoneError:
+                self.is_broken_off = True
             finally:
                 if self._is_read:
                     await self._pieces.put(None)
