@@ -18,7 +18,7 @@ from services.ledger.metrics import (
     RETENTION_OVERDUE_SECONDS,
     RETENTION_PROBLEMS,
 )
-from services.ledger.retention.retention import Mismatch, Place, end_of, expiry_of, expiry_of_keys
+from services.ledger.retention.retention import DAY, REJECTED_DAYS, Mismatch, Place, end_of, expiry_of, expiry_of_keys
 from services.ledger.storage import partitions
 from services.ledger.storage.leadership import give_up, lead
 from services.ledger.storage.retention import expiry, settlement
@@ -38,6 +38,7 @@ PLACES_MAX = 100
 HOURS_MAX = 2_000
 HOURS_AT_ONCE = 200
 CHANGED_DAYS_MAX = 500
+REJECTED_MAX = 10_000
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
@@ -75,6 +76,7 @@ class Expirer:
         await self._delete_hours()
         await self._write_down_settled()
         await self._drop_keys()
+        await self._delete_rejected()
         await self._measure()
 
     async def close(self) -> None:
@@ -136,6 +138,10 @@ class Expirer:
         expired = [day for day in await self._do(partitions.key_days) if expiry_of_keys(day) <= now]
         for day in expired[:PLACES_MAX]:
             await self._try(expiry.drop_keys, day, now)
+
+    async def _delete_rejected(self) -> None:
+        count = await self._do(expiry.delete_rejected, self._clock() - REJECTED_DAYS * DAY, REJECTED_MAX)
+        EXPIRED_ROWS.labels("REJECTED").inc(count)
 
     async def _try(self, attempt_once: Callable[[Connection, *Ts], Attempt], *values: *Ts) -> Attempt:
         """Tries while others are in the way. Counts what went, and tells what must not go."""

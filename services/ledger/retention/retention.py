@@ -24,6 +24,8 @@ APART_DAYS_MAX = 35
 # Keys are not split by organization's term, so all stay as long as the longest needs them: the detail's time, and then
 # 40 days in which a repeat is still recognised.
 KEY_DAYS = RETENTION_DAYS_MAX + APART_DAYS_MAX + 40
+# Records that were set aside are there for an operator for so long, whosever they are: that may be what is wrong.
+REJECTED_DAYS = 40
 
 
 class Kept(IntEnum):

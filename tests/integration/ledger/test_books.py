@@ -22,7 +22,7 @@ async def organization_id(database: Database) -> str:
         "DELETE FROM ledger.journal_entry",
         "TRUNCATE ledger.journal_entry",
         "UPDATE ledger.credit_grant SET amount_pico = 1",
-        "DELETE FROM ledger.rejected_record",
+        "UPDATE ledger.rejected_record SET status = status",
     ],
 )
 def test_what_is_booked_cannot_be_changed_by_the_ledger_itself(

@@ -143,6 +143,19 @@ async def test_keys_outlive_the_longest_detail_by_40_days(ledger: SteppedLedger)
     assert ledger.expiries(organization_id)[-1][:3] == (MIDNIGHT.date(), Kept.KEYS, 1)
 
 
+async def test_what_was_set_aside_is_there_for_40_days(ledger: SteppedLedger) -> None:
+    broken = a_record(ledger.add_organization(), at=NOON, request_id=uuid7_at(NOON), status=1_000)
+    ledger.clock.now = NOON
+    assert await ledger.record(broken) == [RecordStatus.INVALID]
+    left = "SELECT count(*) FROM ledger.rejected_record WHERE receipt_time = %s"
+
+    await ledger.pass_at(NOON + 40 * DAY)
+    assert ledger.rows(left, NOON) == [(1,)]
+
+    await ledger.pass_at(NOON + 40 * DAY + MICROSECOND)
+    assert ledger.rows(left, NOON) == [(0,)]
+
+
 async def test_a_late_record_of_a_day_that_is_gone_is_counted_and_goes_with_the_next_pass(
     ledger: SteppedLedger,
 ) -> None:

@@ -192,6 +192,21 @@ def drop_keys(connection: Connection, day: date, now: datetime) -> Attempt:
     return Attempt(Outcome.DONE, count_rows(gone))
 
 
+# Records that were set aside
+
+_DELETE_REJECTED = """
+    DELETE FROM ledger.rejected_record
+     WHERE record_hash IN (
+           SELECT record_hash FROM ledger.rejected_record WHERE receipt_time < %s ORDER BY receipt_time LIMIT %s
+           )
+"""
+
+
+def delete_rejected(connection: Connection, before: datetime, limit: int) -> int:
+    """Deletes the oldest that were received before this moment, up to the limit, and returns how many."""
+    return connection.execute(_DELETE_REJECTED, (before, limit)).rowcount
+
+
 # Hours of figures
 
 # Where figures begin that nobody sees any more. Whole days, but for organizations whose plan has just changed.
