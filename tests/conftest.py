@@ -15,6 +15,10 @@ from hypothesis import HealthCheck, settings
 
 from development.postgres import EmbeddedPostgres
 
+# The server is started by a fork, as another user. Where a test before it used gRPC, what that does before the exec may
+# crash there. Read when gRPC is first used.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 TEMPLATE = "tollgate_template"
 # How fast a shared machine is says nothing about a rule.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
