@@ -67,6 +67,7 @@ class Settings:
             face_limits=FaceLimits(
                 calls_max=environment.integer("TOLLGATE_ROUTER_CALLS_MAX", 4096, least=1, most=65_536),
                 body_seconds_max=environment.integer("TOLLGATE_ROUTER_BODY_SECONDS", 60, least=1, most=3600),
+                bodies_bytes_max=environment.integer("TOLLGATE_ROUTER_BODIES_MIB", 512, least=16, most=65_536) * 2**20,
                 trusted_proxy_count=environment.integer("TOLLGATE_ROUTER_TRUSTED_PROXIES", 0, least=0, most=16),
             ),
             cache_bytes=environment.integer("TOLLGATE_ROUTER_CACHE_MIB", 16, least=0, most=65_536) * 2**20,

@@ -16,6 +16,7 @@ from services.router.calls.records import Arrival
 from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
 from services.router.errors import ClientGoneError
 from services.router.faces.addresses import client_address
+from services.router.faces.bodies import Bodies
 from services.router.faces.face_limits import FaceLimits
 from services.router.faces.model_list import ModelList
 from services.router.formats.members import PROJECT_ID
@@ -55,6 +56,7 @@ class HttpFace:
         self._providers = providers
         self._health_of_providers = health
         self._limits = limits
+        self._bodies = Bodies(limits.bodies_bytes_max)
         self._traces = traces
         # Set on SIGTERM: running calls go on, but nobody should send new ones.
         self.is_draining = False
@@ -104,20 +106,21 @@ class HttpFace:
     async def _call(self, request: Request, arrival: Arrival) -> None:
         async def read_body() -> bytes:
             if request.is_complete:
-                return await request.body(BODY_BYTES_MAX)
+                return await request.body(BODY_BYTES_MAX, hold)
             try:
                 async with asyncio.timeout(self._limits.body_seconds_max):
-                    return await request.body(BODY_BYTES_MAX)
+                    return await request.body(BODY_BYTES_MAX, hold)
             except TimeoutError as error:
                 seconds = self._limits.body_seconds_max
                 raise InvalidRequestError("the body", f"did not arrive within {seconds} seconds") from error
 
         endpoint = ENDPOINT_BY_PATH[request.path]
-        answer = await self._calls.answer_in_full(arrival, endpoint, request.headers, read_body)
-        if isinstance(answer, StreamedAnswer):
-            await _stream(request, answer)
-        else:
-            request.respond(answer.status, answer.headers, answer.body)
+        with self._bodies.of_one_call() as hold:
+            answer = await self._calls.answer_in_full(arrival, endpoint, request.headers, read_body)
+            if isinstance(answer, StreamedAnswer):
+                await _stream(request, answer)
+            else:
+                request.respond(answer.status, answer.headers, answer.body)
 
     async def _models(self, request: Request) -> None:
         project_id = request.headers.get(PROJECT_HEADER, "")

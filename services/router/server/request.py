@@ -1,7 +1,7 @@
 """One request of a client: what it says, its body as it arrives, and the way to answer it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from services.router.errors import BodyTooLargeError, ClientGoneError
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _LAST_CHUNK = b"0\r\n\r\n"
 # What waits of a body that nobody has asked for yet.
 _UNREAD_BYTES_MAX = 256 * 1024
+
+
+def _hold_nothing(_: int) -> None: ...
 
 
 class Request:
@@ -64,16 +67,21 @@ class Request:
         """What is here of the body."""
         return len(self._body)
 
-    async def body(self, bytes_max: int) -> bytes:
-        """All of it. Raises BodyTooLargeError, at once where its length is announced, and ClientGoneError."""
+    async def body(self, bytes_max: int, hold: Callable[[int], None] = _hold_nothing) -> bytes:
+        """All of it. Raises BodyTooLargeError, at once where its length is announced, and ClientGoneError.
+
+        `hold` is told how much of it is here by now, and may raise what it likes.
+        """
         announced = self.headers.get("content-length", "")
         if announced.isdigit() and int(announced) > bytes_max:
             raise BodyTooLargeError("the body", bytes_max)
         self.room = bytes_max
         if not self.is_complete:
             self._ask_for_more()
+        hold(len(self._body))
         while not self.is_complete and len(self._body) <= bytes_max:
             await self._more()
+            hold(len(self._body))
         if len(self._body) > bytes_max:
             raise BodyTooLargeError("the body", bytes_max)
         return bytes(self._body)

@@ -73,6 +73,15 @@ def memory_mib(router: Router) -> int:
     return int((worker_of(router) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // MIB
 
 
+async def body_arrives(router: Router, mib: int) -> None:
+    """Returns when the router needs as much memory."""
+    for _ in range(500):
+        if memory_mib(router) >= mib:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the body did not arrive")
+
+
 async def assert_nothing_is_left(router: Router) -> None:
     """All tasks, calls and sockets of the worker are gone."""
     left = [1.0]
@@ -113,6 +122,32 @@ async def test_a_body_of_100_mib_that_does_not_say_so_is_refused_at_the_limit(
     assert record.status == 413
     assert memory_mib(own_router) - before < 64
     await assert_nothing_is_left(own_router)
+
+
+async def test_bodies_that_together_take_too_much_are_refused_until_others_are_gone(
+    start_router: StartRouter, ledger: FakeLedger, tmp_path: Path
+) -> None:
+    async with start_router(tmp_path, TOLLGATE_ROUTER_BODIES_MIB="16") as router:
+        key = ledger.grant()
+        before = memory_mib(router)
+        first = await Connection.open(router)
+        await first.head(key, {"content-length": str(15 * MIB)})
+        await first.send(b"x" * 14 * MIB)
+        await body_arrives(router, before + 13)
+        second = await Connection.open(router)
+        await second.head(key, {"transfer-encoding": "chunked"})
+        with suppress(ConnectionError):
+            await second.send(b"400000\r\n" + b"x" * 4 * MIB)
+        refused = await second.answer()
+        await first.close()
+        await second.close()
+        await assert_nothing_is_left(router)
+
+        answer = await router.chat(key, "x" * 4 * MIB)
+
+    assert refused[0] == 503
+    assert b"The bodies of running calls" in refused[1] and b"retry-after" in refused[1].lower()
+    assert answer.status == 200
 
 
 async def test_a_body_that_comes_too_slowly_is_a_400(own_router: Router, ledger: FakeLedger) -> None:
