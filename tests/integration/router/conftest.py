@@ -13,7 +13,7 @@ from pyreqwest.client import ClientBuilder
 from services.common.sealed_secrets import new_key_settings, read_public_key
 from services.common.settings import Environment
 from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
-from tests.integration.router.processes import Router, free_address, running
+from tests.integration.router.processes import Router, all_listen, free_address, running
 
 # One router serves all tests, and what fails in one is not to be avoided in the next.
 POLICIES = """
@@ -136,8 +136,9 @@ def start_router(simulator: str, ledger: FakeLedger, key_settings: Mapping[str, 
     @asynccontextmanager
     async def start(directory: Path, *, policies: str = POLICIES, **environment: str) -> AsyncIterator[Router]:
         http, grpc = free_address(), free_address()
+        worker_count = int(environment.get("TOLLGATE_ROUTER_WORKERS", "1"))
         # One for each worker.
-        metrics = free_address(int(environment.get("TOLLGATE_ROUTER_WORKERS", "1")))
+        metrics = free_address(worker_count)
         providers = directory / "providers.toml"
         providers.write_text(policies + PROVIDERS.format(simulator=simulator, nobody=free_address()))
         log = directory / "log"
@@ -155,6 +156,7 @@ def start_router(simulator: str, ledger: FakeLedger, key_settings: Mapping[str, 
             **environment,
         }
         with running("services.router", variables, f"http://{http}/health", log) as process:
+            await all_listen(process, http, worker_count)
             async with ClientBuilder().no_proxy().build() as client:
                 yield Router(process, f"http://{http}", grpc, f"http://{metrics}/metrics", log, client)
 

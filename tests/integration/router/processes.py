@@ -1,5 +1,6 @@
 """Processes of ours, and a client that talks to the router."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 from pyreqwest.client import Client
 from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
@@ -58,6 +60,23 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
             return
         time.sleep(0.05)
     raise AssertionError(f"{url} was not healthy in time:\n{log.read_text()}")
+
+
+async def all_listen(process: subprocess.Popen[bytes], address: str, worker_count: int) -> None:
+    """Returns when each worker does: one is enough for a process to be healthy."""
+    port = int(address.rpartition(":")[2])
+    async with asyncio.timeout(START_SECONDS_MAX):
+        while len(_listeners(process.pid, port)) < worker_count:  # noqa: ASYNC110 there is no event
+            await asyncio.sleep(0.02)
+
+
+def _listeners(pid: int, port: int) -> list[int]:
+    return [
+        worker.pid
+        for worker in psutil.Process(pid).children()
+        for connection in worker.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    ]
 
 
 @dataclass(frozen=True, slots=True)
