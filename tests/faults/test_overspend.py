@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -36,12 +36,16 @@ SEEDS = range(int(os.environ.get("TOLLGATE_OVERSPEND_SEEDS", "1")))
 CALLER_COUNT = 200
 WORKER_COUNT = 4
 CREDIT_USD = "0.01"
+# For what is retained of some dozens of calls.
+STORAGE_USD = "0.0002"
 # When everything is up again, callers go on until some have found that the credit is spent, for so long at most.
 QUIET_SECONDS_MAX = 60.0
 REFUSED_ENOUGH = 50
 # What nobody uses is given back, and what a lost worker held is free when another has shipped its log.
 FREE_AGAIN_SECONDS = LEASE_SECONDS
 MODELS = ("gpt-4o-mini", "gpt-4o")
+# Calls are of so many kinds, for a cache to know some of them.
+CALL_KIND_COUNT = 100
 
 Json = dict[str, Any]
 
@@ -65,6 +69,7 @@ class Customer:
     keys: tuple[str, ...]
     # That of the last of them, where it is limited.
     limited_key_id: str = ""
+    project_id: str = "web"
 
 
 class Scene:
@@ -77,11 +82,11 @@ class Scene:
         self._supervisor: int | None = None
         self._first_workers: set[int] = set()
 
-    async def post(self, path: str, key: str, body: Json) -> tuple[int, Json]:
+    async def post(self, path: str, key: str, project_id: str, body: Json) -> tuple[int, Json]:
         """0 when nobody answered."""
         request = self.client.post(self.stack.url + path).header("authorization", f"Bearer {key}")
         try:
-            response = await request.header("x-tollgate-project", "web").body_json(body).build().send()
+            response = await request.header("x-tollgate-project", project_id).body_json(body).build().send()
             text = await response.text()
         except PyreqwestError:
             return 0, {}
@@ -108,6 +113,16 @@ class Scene:
         await self.grant(customer, "1")
         key = await self.must("/v1/api_keys", {"organization_id": customer.organization_id})
         return Customer(customer.organization_id, (*customer.keys, key["secret"]), key["api_key"]["api_key_id"])
+
+    async def retaining_customer(self) -> Customer:
+        """With a key of its own, and a cache: its calls cost no more than to retain them does."""
+        customer = await self.customer()
+        own = {"organization_id": customer.organization_id}
+        await self.must(f"/v1/organizations/{customer.organization_id}", {"payload_retained": True}, "PATCH")
+        settings = {"mode": "PROJECT_MODE_OWN_KEYS", "settings": {"cache_seconds": 60}}
+        await self.must("/v1/projects", {**own, "project_id": "own", **settings})
+        await self.must("/v1/provider_keys", {**own, "provider": "openai", "secret": "sk-own-good"})
+        return replace(customer, project_id="own")
 
     async def grant(self, customer: Customer, usd: str = CREDIT_USD) -> None:
         body = {"organization_id": customer.organization_id, "grant_id": secrets.token_hex(8), "amount": usd}
@@ -154,6 +169,17 @@ class Scene:
             row = connection.execute(query, {"id": customer.organization_id}).fetchone()
         assert row is not None
         return Books(*(int(value) for value in row))
+
+    def retained(self, customer: Customer) -> Counter[bool]:
+        """How many calls were retained, and how many not, that an own key or the cache answered."""
+        query = """
+            SELECT payload_retained, count(*)
+              FROM ledger.usage_record
+             WHERE organization_id = %s AND outcome = 1
+             GROUP BY payload_retained
+        """
+        with self.connect() as connection:
+            return Counter(dict(connection.execute(query, [customer.organization_id]).fetchall()))
 
     async def kill_worker(self, dice: random.Random) -> None:
         """One of the four; the others go on, and another takes its place.
@@ -209,17 +235,23 @@ class Callers:
             asyncio.create_task(self._call_on(random.Random(f"{seed} {number}"))) for number in range(CALLER_COUNT)
         ]
 
-    async def stop_when_refused(self) -> int:
+    async def stop_when(self, refused: Callable[[], int]) -> int:
         """Ends when so many more have found that nothing is left, or should have long ago; how many there must be."""
-        refused = self.seen[402] + REFUSED_ENOUGH
-        await until(lambda: self.seen[402] >= refused, QUIET_SECONDS_MAX)
+        enough = refused() + REFUSED_ENOUGH
+        await until(lambda: refused() >= enough, QUIET_SECONDS_MAX)
         self._is_over = True
         await asyncio.gather(*self._tasks)
-        return refused
+        return enough
+
+    def refused(self) -> int:
+        """How many were told so."""
+        return self.seen[402]
 
     async def _call_on(self, dice: random.Random) -> None:
         while not self._is_over:
-            status, _ = await self._scene.post("/v1/chat/completions", dice.choice(self._customer.keys), a_call(dice))
+            call = a_call(random.Random(dice.randrange(CALL_KIND_COUNT)))
+            key = dice.choice(self._customer.keys)
+            status, _ = await self._scene.post("/v1/chat/completions", key, self._customer.project_id, call)
             self.seen[status] += 1
             # Whoever is refused rests a little.
             await asyncio.sleep(0 if status == 200 else dice.uniform(0.1, 0.4))
@@ -259,7 +291,7 @@ async def test_the_balance_never_falls_below_zero(seed: int, scene: Scene) -> No
 
     callers = Callers(scene, customer, seed)
     await make_trouble(scene, lambda: scene.grant(customer), random.Random(seed))
-    refused = await callers.stop_when_refused()
+    refused = await callers.stop_when(callers.refused)
     await until(lambda: scene.books(customer).held == 0, FREE_AGAIN_SECONDS)
     books = scene.books(customer)
 
@@ -270,6 +302,26 @@ async def test_the_balance_never_falls_below_zero(seed: int, scene: Scene) -> No
     assert books.held == 0
     assert callers.seen[200] > 20
     assert callers.seen[402] >= refused
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_what_is_retained_never_takes_the_balance_below_zero(seed: int, scene: Scene) -> None:
+    customer = await scene.retaining_customer()
+    await scene.grant(customer, STORAGE_USD)
+
+    callers = Callers(scene, customer, seed)
+    await make_trouble(scene, lambda: scene.grant(customer, STORAGE_USD), random.Random(seed))
+    enough = await callers.stop_when(lambda: scene.retained(customer)[False])
+    await until(lambda: scene.books(customer).held == 0, FREE_AGAIN_SECONDS)
+    books, retained = scene.books(customer), scene.retained(customer)
+
+    print(f"seed {seed}: answers {dict(sorted(callers.seen.items()))}, {books}, retained {dict(retained)}")
+    assert books.least >= 0
+    assert books.receivable == 0
+    assert books.held == 0
+    assert callers.seen[402] == 0
+    assert retained[True] > 20
+    assert retained[False] >= enough
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -288,7 +340,7 @@ async def test_no_spending_limit_is_overspent(seed: int, scene: Scene) -> None:
 
     callers = Callers(scene, customer, seed)
     await make_trouble(scene, allow_more, random.Random(seed))
-    refused = await callers.stop_when_refused()
+    refused = await callers.stop_when(callers.refused)
     await until(lambda: scene.books(customer).held == 0, FREE_AGAIN_SECONDS)
     spent_usd, spent_by_key_usd = scene.spent_usd(customer)
 

@@ -43,6 +43,7 @@ class RecordFlag(IntEnum):
     TIME_IN_FUTURE = 3
     IMPORTED = 4
     PAYLOAD_TRUNCATED = 5
+    PAYLOAD_NOT_COVERED = 6
 
 
 class RecordStatus(IntEnum):

@@ -160,9 +160,15 @@ class Calls:
     ) -> WholeAnswer | StreamedAnswer:
         record = call.record
         record.take_cached(cached.record)
-        self._recorder.begin(record.wire, credit_funded=False)
+        cover = self._covers.cover_of(call)
+        await cover.open_for_cached(cached.record)
+        try:
+            await record.keep_response(cached.body + cached.ending, cached.content_type)
+            self._recorder.begin(record.wire, credit_funded=False)
+        except BaseException:
+            cover.put_back()
+            raise
         record.first_byte()
-        await record.keep_response(cached.body + cached.ending, cached.content_type)
         await self._recorder.finish(record.end(usage_pb2.OUTCOME_SUCCESS, cached.status))
         headers = _headers(record, cached.content_type, call.permit)
         if call.request.streamed:

@@ -139,6 +139,12 @@ class CallRecord:
         self.wire.usage.CopyFrom(usage)
         self.wire.usage_source = usage_pb2.USAGE_SOURCE_ESTIMATED
 
+    def retain_nothing(self) -> None:
+        """Forgets what was taken down, and takes down no more: credit does not cover its storage."""
+        self._payload = None
+        self.wire.payload_retained = False
+        self._flags.append(usage_pb2.RECORD_FLAG_PAYLOAD_NOT_COVERED)
+
     async def keep_request(self, body: bytes, content_type: str) -> None:
         """Takes down what was asked, where the organization retains it."""
         if self._payload is not None:

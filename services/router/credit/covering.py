@@ -1,16 +1,27 @@
-"""Covers a call: its worst case is reserved before a provider that our credit pays for is asked."""
+"""Covers a call: the most that it can be charged is reserved before a provider is asked.
 
+Where our credit pays the provider, a call that is not covered is not made. Where an own key does, or an earlier answer
+is given again, only what is retained is charged: what is not covered of that is not retained.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from services.common.errors import DomainError
 from services.common.money import usd_from_pico
 from services.router.calls.admission import AdmittedCall
 from services.router.credit.credit import LeasedCredit, Spender
 from services.router.credit.price_bounds import PriceBounds
 from services.router.credit.purse import Reservation
-from services.router.credit.worst_case import Bound, cost_bound_pico, worst_case_pico
+from services.router.credit.worst_case import Bound, cost_bound_pico, storage_pico, worst_case_pico
 from services.router.errors import CreditTooLowError, InsufficientCreditsError
-from services.router.routing.routing import Candidate, Funding, PlannedAttempt
+from services.router.routing.routing import Funding, PlannedAttempt
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
+
+# How long a call waits for credit that only pays for what is retained of it.
+STORAGE_WAIT_SECONDS_MAX = 0.25
 
 
 class LeaseCovers:
@@ -38,9 +49,9 @@ class LeaseCovers:
 
 
 class _WorstCase(NamedTuple):
-    """The most that a call can be charged by one candidate."""
+    """The most that a call can be charged when one of its attempts answers."""
 
-    candidate: Candidate
+    planned: PlannedAttempt
     bound: Bound
     pico: int
 
@@ -58,52 +69,62 @@ class LeaseCover:
         self._call = call
         grant = call.grant
         self._spender = Spender(grant.organization_id, grant.api_key_id if grant.HasField("spending_limit") else "")
-        # Each candidate that credit may pay for, and what the call can cost there; none until they are needed.
+        # Of the attempts that have been looked at: one funding after the other, none until it is needed.
         self._worst_cases: list[_WorstCase] = []
-        self._reservation: Reservation | None = None
-        # What the record names.
+        # The record names the last. One before it was for what is retained, until credit had to pay for all.
+        self._reservations: list[Reservation] = []
         self._named_pico = 0
 
     async def open(self, first: PlannedAttempt) -> None:
-        """Reserves, at the first attempt that credit pays for, what covers all of them, else as many as it does.
+        """Reserves what covers all attempts that are paid for like the first, else as many as it does.
 
-        Raises InsufficientCreditsError when it covers none, and UnavailableError when nobody can tell.
+        Where credit pays for it, raises InsufficientCreditsError when it covers none, and UnavailableError when nobody
+        can tell.
         """
-        if first.funding is not Funding.CREDITS:
-            return
-        call = self._call
-        candidates = [planned.candidate for planned in call.plan if planned.funding is Funding.CREDITS]
-        bounds = await self._bounds.bounds(self._spender.organization_id, candidates)
-        retained = call.grant.payload_retained
-        self._worst_cases = [
-            _WorstCase(each, bound, worst_case_pico(call.request, each, bound, payload_retained=retained))
-            for each, bound in zip(candidates, bounds, strict=True)
-        ]
-        await self._reserve()
+        if first.funding is Funding.CREDITS:
+            await self._cover(Funding.CREDITS)
+        elif self._call.record.wire.payload_retained:
+            async with _for_storage():
+                await self._cover(Funding.OWN_KEY)
+
+    async def open_for_cached(self, first: UsageRecord) -> None:
+        """Reserves what it costs to retain the answer of an earlier call, which is given again."""
+        if self._call.record.wire.payload_retained:
+            needed_pico = None
+            async with _for_storage():
+                (bound,) = await self._bounds.bounds(self._spender.organization_id, [first])
+                needed_pico = storage_pico(first.usage, bound)
+                await self._reserve({needed_pico})
+            self._retain_if_covered(needed_pico)
 
     async def take(self, planned: PlannedAttempt) -> None:
         """Makes sure that an attempt is covered. Raises what `open` does, for this attempt."""
-        if planned.funding is not Funding.CREDITS:
+        if planned.funding is Funding.OWN_KEY:
+            if self._call.record.wire.payload_retained:
+                self._retain_if_covered(self._needed_pico(planned))
             return
-        if not self._worst_cases:
-            await self.open(planned)
         needed_pico = self._needed_pico(planned)
+        if needed_pico is None:
+            await self._cover(Funding.CREDITS)
+            needed_pico = self._needed_pico(planned)
+        assert needed_pico is not None, "only planned attempts are taken"  # noqa: S101
         if needed_pico > self._named_pico:
             raise CreditTooLowError(usd_from_pico(needed_pico), usd_from_pico(self._named_pico))
 
     def put_back(self) -> None:
         """Gives up what was taken: there will be no record that names it."""
-        if self._reservation is not None:
-            self._credit.put_back(self._spender, self._reservation)
+        if self._reservations:
+            self._named_pico = 0
+            self.end()
             del self._running[self._call.record.wire.request_id]
-            self._reservation, self._named_pico = None, 0
             self._call.record.forget_reservation()
 
     def name_cost(self, record: UsageRecord) -> None:
         """Lowers what the record names to what the call can have cost, where the rest is of use here."""
-        if self._reservation is None or self._reservation.lease.is_single:
+        if not self._reservations or self._reservations[-1].lease.is_single:
             return
-        for candidate, bound, _ in self._worst_cases:
+        for planned, bound, _ in self._worst_cases:
+            candidate = planned.candidate
             if candidate.model == record.model and candidate.provider == record.provider:
                 self._named_pico = min(self._named_pico, cost_bound_pico(record, candidate, bound))
                 record.reserved = usd_from_pico(self._named_pico)
@@ -111,29 +132,62 @@ class LeaseCover:
 
     def end(self) -> None:
         """Makes room for other calls by what the record does not name."""
-        if self._reservation is not None:
-            self._credit.put_back(self._spender, self._reservation, self._named_pico)
-            self._reservation = None
+        named_pico = self._named_pico
+        while self._reservations:
+            self._credit.put_back(self._spender, self._reservations.pop(), named_pico)
+            named_pico = 0
 
-    def _needed_pico(self, planned: PlannedAttempt) -> int:
+    async def _cover(self, funding: Funding) -> None:
+        """Raises what `open` does."""
+        call = self._call
+        attempts = [planned for planned in call.plan if planned.funding is funding]
+        bounds = await self._bounds.bounds(self._spender.organization_id, [each.candidate for each in attempts])
+        pays, retained = funding is Funding.CREDITS, call.record.wire.payload_retained
+        worst_cases = [
+            _WorstCase(
+                each,
+                bound,
+                worst_case_pico(call.request, each.candidate, bound, credit_pays=pays, payload_retained=retained),
+            )
+            for each, bound in zip(attempts, bounds, strict=True)
+        ]
+        self._worst_cases += worst_cases
+        await self._reserve({each.pico for each in worst_cases})
+
+    def _needed_pico(self, planned: PlannedAttempt) -> int | None:
+        """None when nobody has looked at it."""
         for each in self._worst_cases:
-            if each.candidate is planned.candidate:
+            if each.planned is planned:
                 return each.pico
-        raise KeyError(planned)
+        return None
 
-    async def _reserve(self) -> None:
-        amounts_pico = sorted({each.pico for each in self._worst_cases})
-        while amounts_pico[-1] > 0:
+    def _retain_if_covered(self, needed_pico: int | None) -> None:
+        if needed_pico is None or needed_pico > self._named_pico:
+            self._call.record.retain_nothing()
+
+    async def _reserve(self, amounts_pico: Collection[int]) -> None:
+        """Of these the largest that there is credit for."""
+        ascending = sorted(amounts_pico)
+        while ascending[-1] > 0:
             try:
-                self._hold(await self._credit.reserve(self._spender, amounts_pico.pop()))
+                self._hold(await self._credit.reserve(self._spender, ascending.pop()))
             except InsufficientCreditsError:
-                if not amounts_pico:
+                if not ascending:
                     raise
             else:
                 return
 
     def _hold(self, reservation: Reservation) -> None:
         record = self._call.record
-        self._reservation, self._named_pico = reservation, reservation.reserved_pico
+        self._reservations.append(reservation)
+        self._named_pico = reservation.reserved_pico
         self._running[record.wire.request_id] = self
         record.take_reservation(reservation.lease.lease_id, usd_from_pico(reservation.reserved_pico))
+
+
+@asynccontextmanager
+async def _for_storage() -> AsyncIterator[None]:
+    """Gives up in silence: whoever finds nothing reserved retains nothing."""
+    with suppress(DomainError, TimeoutError):
+        async with asyncio.timeout(STORAGE_WAIT_SECONDS_MAX):
+            yield

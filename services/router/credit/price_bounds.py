@@ -5,10 +5,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.common.errors import UnavailableError
 from services.router.credit.worst_case import Bound, bound_from_proto
-from services.router.routing.routing import Candidate
 from tollgate.ledger.v1.credit_service_pb2 import GetPriceBoundsRequest, GetPriceBoundsResponse, PricedModel
 
 STALE_SECONDS_MAX = 300.0
@@ -19,6 +19,15 @@ ENTRIES_MAX = 20_000
 # Raises UnavailableError.
 GetPriceBounds = Callable[[GetPriceBoundsRequest], Awaitable[GetPriceBoundsResponse]]
 _Name = tuple[str, str, str]
+
+
+class Priced(Protocol):
+    """Whatever names a model at a provider."""
+
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +47,12 @@ class PriceBounds:
         self._renewing: dict[_Name, asyncio.Task[None]] = {}
         self._failed_at = float("-inf")
 
-    async def bounds(self, organization_id: str, candidates: Sequence[Candidate]) -> list[Bound]:
-        """One for each candidate. Raises UnavailableError where the ledger is away and nothing is remembered."""
+    async def bounds(self, organization_id: str, models: Sequence[Priced]) -> list[Bound]:
+        """One for each. Raises UnavailableError where the ledger is away and nothing is remembered."""
         now = self._clock()
         found = []
-        for candidate in candidates:
-            name = (organization_id, candidate.provider, candidate.model)
+        for each in models:
+            name = (organization_id, each.provider, each.model)
             entry = self._entries.get(name)
             age = now - entry.asked_at if entry is not None else 0.0
             if entry is None or age >= entry.valid_seconds:

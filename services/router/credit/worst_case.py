@@ -20,7 +20,7 @@ from services.router.formats.endpoint import EndpointNumber, ModelRequest
 from services.router.formats.members import objects
 from services.router.routing.routing import Candidate
 from tollgate.ledger.v1 import credit_service_pb2, usage_pb2
-from tollgate.ledger.v1.usage_pb2 import UsageRecord
+from tollgate.ledger.v1.usage_pb2 import Usage, UsageRecord
 
 # Templates around messages. The format of each message has more bytes than its template has tokens.
 WRAPPING_TOKENS_MAX = 200
@@ -83,8 +83,13 @@ def bound_from_proto(bound: credit_service_pb2.PriceBound) -> Bound:
     )
 
 
-def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *, payload_retained: bool) -> int:
-    """The most that a call can be charged, in pico-USD. 0 only where it is free."""
+def worst_case_pico(
+    request: ModelRequest, candidate: Candidate, bound: Bound, *, payload_retained: bool, credit_pays: bool = True
+) -> int:
+    """The most that a call can be charged, in pico-USD. 0 only where it is free.
+
+    Where credit does not pay the provider, that is for what is retained.
+    """
     members = request.members
     number = request.endpoint.number
     is_media = number is EndpointNumber.IMAGE_GENERATIONS or _may_hold_media(request.written)
@@ -96,16 +101,23 @@ def worst_case_pico(request: ModelRequest, candidate: Candidate, bound: Bound, *
     if b"compact" in request.written and _may_summarise(members):
         input_tokens += input_tokens
         output_tokens += candidate.output_tokens_max or OUTPUT_TOKENS_MAX
-    atto = (
-        input_tokens * (bound.media_input_token if is_media else bound.input_token)
-        + output_tokens * bound.media_output_token
-        + images * bound.output_image
-        + bound.request
-        + searches * bound.web_search
-    )
+    atto = 0
+    if credit_pays:
+        atto = (
+            input_tokens * (bound.media_input_token if is_media else bound.input_token)
+            + output_tokens * bound.media_output_token
+            + images * bound.output_image
+            + bound.request
+            + searches * bound.web_search
+        )
     if payload_retained:
         atto += (input_tokens + output_tokens) * bound.storage_token
-    return -(-atto // _ATTO_PER_PICO) + ROUNDING_PICO if atto else 0
+    return _rounded_up(atto)
+
+
+def storage_pico(usage: Usage, bound: Bound) -> int:
+    """The most that is charged for what is retained of an ended call, in pico-USD."""
+    return _rounded_up(_storage_atto(usage, bound))
 
 
 def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> int:
@@ -137,7 +149,15 @@ def cost_bound_pico(record: UsageRecord, candidate: Candidate, bound: Bound) -> 
             + bound.request
         )
     if record.payload_retained:
-        atto += (usage.input_tokens + usage.output_tokens) * bound.storage_token
+        atto += _storage_atto(usage, bound)
+    return _rounded_up(atto)
+
+
+def _storage_atto(usage: Usage, bound: Bound) -> int:
+    return (usage.input_tokens + usage.output_tokens) * bound.storage_token
+
+
+def _rounded_up(atto: int) -> int:
     return -(-atto // _ATTO_PER_PICO) + ROUNDING_PICO if atto else 0
 
 

@@ -1,6 +1,7 @@
 """What a call can cost at most, from what the client sent."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -19,12 +20,14 @@ from services.router.credit.worst_case import (
     TOOL_TOKENS_MAX,
     WRAPPING_TOKENS_MAX,
     bound_from_proto,
+    storage_pico,
     worst_case_pico,
 )
 from services.router.formats.estimation import tokenizer_for
 from services.router.formats.registry import ENDPOINT_BY_PATH
 from services.router.routing.routing import Candidate
 from tollgate.ledger.v1.credit_service_pb2 import PriceBound
+from tollgate.ledger.v1.usage_pb2 import Usage
 
 CHAT = "/v1/chat/completions"
 # One pico-USD for a token of input, a million for one of output: both can be read off the sum.
@@ -296,6 +299,29 @@ def test_what_is_kept_is_reserved_for_too() -> None:
 
     assert worst_case_pico(request, candidate, bound, payload_retained=True) == tokens * 10_000 + ROUNDING_PICO
     assert worst_case_pico(request, candidate, bound, payload_retained=False) == 0
+
+
+def test_where_an_own_key_pays_only_what_is_kept_is_reserved_for() -> None:
+    request = ENDPOINT_BY_PATH[CHAT].read(orjson.dumps({"model": "gpt-4o", **chat(max_tokens=100)}), {})
+    bound = bound_from_proto(PriceBound(input_token="0.01", request="1", storage_token="0.00000001"))
+    candidate = Candidate("openai", "gpt-4o", "gpt-4o")
+    tokens = len(request.body) + WRAPPING_TOKENS_MAX + 100
+
+    kept = worst_case_pico(request, candidate, bound, payload_retained=True, credit_pays=False)
+    assert kept == tokens * 10_000 + ROUNDING_PICO
+    assert worst_case_pico(request, candidate, bound, payload_retained=False, credit_pays=False) == 0
+
+
+@given(st.integers(0, 10**12), st.integers(0, 10**12), st.decimals(0, 1, places=12))
+def test_what_an_ended_call_names_for_its_storage_is_enough(
+    input_tokens: int, output_tokens: int, price: Decimal
+) -> None:
+    bound = bound_from_proto(PriceBound(storage_token=f"{price:f}"))
+
+    named = storage_pico(Usage(input_tokens=input_tokens, output_tokens=output_tokens), bound)
+
+    assert named >= (input_tokens + output_tokens) * price * 10**12
+    assert (named == 0) == ((input_tokens + output_tokens) * price == 0)
 
 
 def test_a_price_of_eighteen_decimals_is_exact() -> None:

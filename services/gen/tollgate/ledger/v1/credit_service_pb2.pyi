@@ -462,7 +462,7 @@ class PriceBound(_message.Message):
     WEB_SEARCH_FIELD_NUMBER: _builtins.int
     STORAGE_TOKEN_FIELD_NUMBER: _builtins.int
     priced: _builtins.bool
-    """False while nobody has priced the model: then its calls are not charged yet, and everything here is "0"."""
+    """False while nobody has priced the model: then its calls are not charged yet, and all but storage is "0"."""
     input_token: _builtins.str
     """A token of input, whether read from or written to a cache."""
     output_token: _builtins.str

@@ -174,6 +174,10 @@ class _RecordFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordFlag
     """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
     RECORD_FLAG_PAYLOAD_TRUNCATED: _RecordFlag.ValueType  # 5
     """The organization retains payloads, and not all of this one could be kept: a body was too large, or disk was short."""
+    RECORD_FLAG_PAYLOAD_NOT_COVERED: _RecordFlag.ValueType  # 6
+    """The organization retains payloads, and its credit did not cover the storage of this one, which is all that the call
+    would have cost: nothing was kept, and nothing is charged.
+    """
 
 class RecordFlag(_RecordFlag, metaclass=_RecordFlagEnumTypeWrapper):
     """What is unusual about a record. A record may carry several."""
@@ -190,6 +194,10 @@ RECORD_FLAG_IMPORTED: RecordFlag.ValueType  # 4
 """Made by another gateway and imported: shown with what it costs here, never charged. Refused from a router."""
 RECORD_FLAG_PAYLOAD_TRUNCATED: RecordFlag.ValueType  # 5
 """The organization retains payloads, and not all of this one could be kept: a body was too large, or disk was short."""
+RECORD_FLAG_PAYLOAD_NOT_COVERED: RecordFlag.ValueType  # 6
+"""The organization retains payloads, and its credit did not cover the storage of this one, which is all that the call
+would have cost: nothing was kept, and nothing is charged.
+"""
 Global___RecordFlag: _TypeAlias = RecordFlag  # noqa: Y015
 
 @_typing.final

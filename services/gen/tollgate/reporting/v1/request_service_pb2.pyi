@@ -389,7 +389,9 @@ class GetRequestResponse(_message.Message):
 
     @_builtins.property
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is unusual about the record: `usage_clamped`, `recovered`, `time_in_future`, `imported`, `payload_truncated`."""
+        """What is unusual about the record: `usage_clamped`, `recovered`, `time_in_future`, `imported`, `payload_truncated`,
+        `payload_not_covered`.
+        """
 
     def __init__(
         self,
