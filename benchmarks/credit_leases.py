@@ -20,10 +20,11 @@ from pyreqwest.client import ClientBuilder
 from benchmarks.figures import report
 from benchmarks.load import Caller, saturate
 from benchmarks.router_calls import running_router
+from development.addresses import free_address
 from services.common.sealed_secrets import new_key_settings, read_public_key
 from services.common.settings import Environment
 from tests.integration.router.fake_ledger import FakeLedger
-from tests.integration.router.processes import free_address, running
+from tests.integration.router.processes import running
 from tollgate.ledger.v1 import directory_service_pb2
 
 TURNS = 200

@@ -32,11 +32,12 @@ from benchmarks.other_gateways import (
     running_portkey,
 )
 from benchmarks.processes import ProcessTree
+from development.addresses import free_address
 from services.common.sealed_secrets import new_key_settings, read_public_key
 from services.common.settings import Environment
 from tests.integration.router.conftest import PROVIDERS
 from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
-from tests.integration.router.processes import free_address, running
+from tests.integration.router.processes import running
 
 ROUNDS = 3
 CONCURRENCY = 64

@@ -47,12 +47,19 @@ class Addresses:
         return [f"{variable}={address}" for variable, address in addresses.items() if _is_taken(address)]
 
 
-def _reserve_port(stack: ExitStack) -> int:
-    """A port held until the stack ends. Never one that the system may give to an outgoing connection meanwhile."""
+def free_address(port_count: int = 1) -> str:
+    """Of a port that nobody uses right now, nor, with more, those that follow it."""
+    with ExitStack() as stack:
+        return f"127.0.0.1:{_reserve_port(stack, port_count)}"
+
+
+def _reserve_port(stack: ExitStack, port_count: int = 1) -> int:
+    """Held until the stack ends. Never one that the system may give to an outgoing connection meanwhile."""
     while True:
         port = random.randrange(*UNASSIGNED_PORTS)  # noqa: S311 not a secret
         with suppress(OSError):
-            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            for number in range(port_count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port + number)))
             return port
 
 

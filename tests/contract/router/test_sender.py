@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from development.addresses import free_address
 from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.router import sender as sender_module
@@ -23,9 +23,7 @@ from tollgate.ledger.v1.usage_service_pb2 import RecordStatus
 
 @pytest.fixture
 def address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return free_address()
 
 
 @pytest.fixture

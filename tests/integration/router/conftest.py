@@ -10,10 +10,11 @@ import pytest
 import uvloop
 from pyreqwest.client import ClientBuilder
 
+from development.addresses import free_address
 from services.common.sealed_secrets import new_key_settings, read_public_key
 from services.common.settings import Environment
 from tests.integration.router.fake_ledger import SERVICE_TOKEN, FakeLedger
-from tests.integration.router.processes import Router, all_listen, free_address, running
+from tests.integration.router.processes import Router, all_listen, running
 
 # One router serves all tests, and what fails in one is not to be avoided in the next.
 POLICIES = """

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from development.addresses import free_address
 from services.router.server import HttpServer, Request
 from services.router.server.connection import Handle
-from tests.integration.router.processes import free_address
 
 BODY_BYTES_MAX = 1024 * 1024
 # Enough for everything that a test waits for.

@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,6 @@ from pyreqwest.response import Response
 
 START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 30
-
-
-def free_address(port_count: int = 1) -> str:
-    """With more ports, those that follow are free too: connections of others are often beside those to listen on."""
-    while True:
-        with ExitStack() as probes:
-            port: int = probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            with suppress(OSError, OverflowError):
-                for number in range(1, port_count):
-                    probes.enter_context(socket.create_server(("127.0.0.1", port + number)))
-                return f"127.0.0.1:{port}"
 
 
 @contextmanager

@@ -18,10 +18,11 @@ from google.api.httpbody_pb2 import HttpBody
 from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
+from development.addresses import free_address
 from services.common.sealed_secrets import new_key_settings
 from tests.integration.router.conftest import PROVIDERS, StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
-from tests.integration.router.processes import Router, chat_body, free_address
+from tests.integration.router.processes import Router, chat_body
 from tollgate.ledger.v1 import usage_pb2
 from tollgate.router.v1.inference_service_pb2 import StreamChatCompletionRequest
 from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceStub

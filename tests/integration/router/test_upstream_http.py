@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from development.addresses import free_address
 from services.router.formats.exchange import UpstreamCall
 from services.router.upstream import Upstream, UpstreamAnswer
 from tests.integration.router.conftest import Run
-from tests.integration.router.processes import free_address
 from tests.integration.router.raw_provider import (
     CALL,
     CLOSE,
