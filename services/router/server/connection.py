@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
     def _repeat(self, name: str, text: str) -> None:
         """One list, as RFC 9110 has it in 5.3."""
         self._repeat_count += 1
-        if self._repeat_count > REPEATED_HEADERS_MAX:
+        if self._repeat_count > REPEATED_HEADERS_MAX or name == "host":
             raise ValueError("too many headers of one name")
         self._headers[name] += f", {text}"
 
@@ -276,8 +276,10 @@ class Connection(asyncio.Protocol):
         if self._headers.get("transfer-encoding", "chunked").lower() != "chunked":
             # The parser would find out after us, or take what we cannot unpack.
             raise ValueError("a body in something else than chunks")
-        method = parser.get_method().decode()
-        request = Request(self, parser.get_http_version(), method, _path(self._url), self._headers)
+        version = parser.get_http_version()
+        if version == "1.1" and "host" not in self._headers:
+            raise ValueError("no host, as RFC 9112 has it in 3.2")
+        request = Request(self, version, parser.get_method().decode(), _path(self._url), self._headers)
         self._arriving, self._is_in_head = request, False
         if self._answering is None:
             self._begin(request)

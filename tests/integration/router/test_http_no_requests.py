@@ -29,6 +29,8 @@ from tests.integration.router.http_client import GET, KIB, MIB, SECONDS_MAX, chu
         pytest.param(post("transfer-encoding: gzip\r\n", b"0\r\n\r\n"), id="no chunks"),
         pytest.param(post("transfer-encoding: gzip, chunked\r\n", b"0\r\n\r\n"), id="packed chunks"),
         pytest.param(post("transfer-encoding: identity\r\n"), id="no encoding"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no host"),
+        pytest.param(post("host: router\r\n"), id="two hosts"),
         pytest.param(b"POST / HTTP/1.1\nhost: router\n\n", id="bare LF"),
         pytest.param(b"POST / HTTP/1.1\r\nhost: router\ncontent-length: 5\r\n\r\nhello", id="bare LF after a header"),
         pytest.param(b"POST / HTTP/1.1\r\nhost: router\rcontent-length: 5\r\n\r\nhello", id="bare CR"),
