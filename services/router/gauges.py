@@ -11,10 +11,10 @@ from services.router.routing.health import Health
 
 
 class Counted(Protocol):
-    """Whatever knows how many calls it is answering."""
+    """Whatever knows how many there are."""
 
     @property
-    def running_count(self) -> int: ...
+    def count(self) -> int: ...
 
 
 class Remembering(Protocol):
@@ -35,7 +35,7 @@ class Stored(Protocol):
     def size_bytes(self) -> int: ...
 
 
-RUNNING = Gauge("tollgate_router_running", "Requests being answered, streams included.")
+RUNNING = Gauge("tollgate_router_running", "Model calls being answered, streams included.")
 KEYS = Gauge("tollgate_router_directory_keys", "Keys the directory remembers.")
 SILENCE_SECONDS = Gauge(
     "tollgate_router_directory_silence_seconds", "How long the ledger has left questions about keys unanswered."
@@ -46,9 +46,9 @@ WELL = Gauge("tollgate_router_provider_well", "1 unless the provider cools down 
 FAILURE_SHARE = Gauge("tollgate_router_provider_failure_share", "Failures among its calls lately.", ("provider",))
 
 
-def show(face: Counted, directory: Remembering, cache: Stored) -> None:
+def show(running: Counted, directory: Remembering, cache: Stored) -> None:
     """Puts them on the metrics page, read when it is."""
-    RUNNING.set_function(lambda: face.running_count)
+    RUNNING.set_function(lambda: running.count)
     KEYS.set_function(lambda: directory.size)
     SILENCE_SECONDS.set_function(lambda: directory.silence_seconds)
     WATCHED.set_function(lambda: float(directory.is_watching))

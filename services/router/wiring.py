@@ -26,6 +26,7 @@ from services.router.credit.price_bounds import PriceBounds
 from services.router.credit.prices import ListPrices, PriceList
 from services.router.faces.http_face import HttpFace
 from services.router.faces.model_list import ModelList
+from services.router.faces.running_calls import RunningCalls
 from services.router.faces.servicer import InferenceServicer
 from services.router.keys.directory import Directory, Resolve, refusal_from_status
 from services.router.keys.directory_watch import DirectoryWatch, OpenStream
@@ -106,19 +107,22 @@ class Worker:
         cache = ResponseCache(settings.cache_bytes)
         calls = Calls(admission, attempts, recorder, cache, IdempotencyKeys(), covers=covers)
 
+        limits = settings.face_limits
+        running = RunningCalls(limits.calls_max, limits.bodies_bytes_max)
         self._face = HttpFace(
             calls,
             admission,
             ModelList(candidates, settings.policies.auto.models, key_ring, self._prices.version),
             settings.providers,
             health,
-            limits=settings.face_limits,
+            running=running,
+            limits=limits,
             traces=traces,
         )
         self._server = HttpServer(self._face.handle)
-        gauges.show(self._face, directory, cache)
+        gauges.show(running, directory, cache)
         gauges.show_providers((provider.name for provider in settings.providers), health)
-        self._servicer = InferenceServicer(calls, settings.face_limits.trusted_proxy_count)
+        self._servicer = InferenceServicer(calls, running, limits.trusted_proxy_count)
         self._grpc = GrpcServer(settings.grpc, directory, [_inference_service(self._servicer)])
         self._cut_off_after_seconds = settings.grpc.drain_seconds
 

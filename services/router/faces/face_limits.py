@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class FaceLimits:
     """Of one worker."""
 
-    # More requests at the same time get 503.
+    # More calls at the same time get 503.
     calls_max: int
     body_seconds_max: int
-    # Of all requests together, from their first byte to the end of their answer. More get 503.
+    # Of all calls together, from their first byte to the end of their answer. More get 503.
     bodies_bytes_max: int
     # How many proxies in front of us add to `x-forwarded-for`. With 0 the peer is the client.
     trusted_proxy_count: int

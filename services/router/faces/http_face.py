@@ -9,16 +9,16 @@ from urllib.parse import unquote
 
 import orjson
 
-from services.common.errors import DomainError, InvalidRequestError, UnavailableError
+from services.common.errors import DomainError, InvalidRequestError
 from services.router.calls.admission import PROJECT_HEADER, Admission
 from services.router.calls.calls import Calls, Headers, StreamedAnswer
 from services.router.calls.records import Arrival
 from services.router.error_bodies import BUG_MESSAGE, error_body, error_headers, status_of
 from services.router.errors import ClientGoneError
 from services.router.faces.addresses import client_address
-from services.router.faces.bodies import Bodies
 from services.router.faces.face_limits import FaceLimits
 from services.router.faces.model_list import ModelList
+from services.router.faces.running_calls import RunningCalls
 from services.router.formats.members import PROJECT_ID
 from services.router.formats.registry import ENDPOINT_BY_PATH
 from services.router.routing.health import Health
@@ -47,6 +47,7 @@ class HttpFace:
         providers: Sequence[Provider],
         health: Health,
         *,
+        running: RunningCalls,
         limits: FaceLimits,
         traces: "CallTraces | None" = None,
     ) -> None:
@@ -56,18 +57,15 @@ class HttpFace:
         self._providers = providers
         self._health_of_providers = health
         self._limits = limits
-        self._bodies = Bodies(limits.bodies_bytes_max)
+        self._running = running
         self._traces = traces
         # Set on SIGTERM: running calls go on, but nobody should send new ones.
         self.is_draining = False
-        # How many requests are being answered.
-        self.running_count = 0
 
     async def handle(self, request: Request) -> None:
         """Answers one request, whatever happens. Raises ClientGoneError when nobody is there to be answered."""
         forwarded_for = request.headers.get("x-forwarded-for", "")
         arrival = Arrival(address=client_address(request.client, forwarded_for, self._limits.trusted_proxy_count))
-        self.running_count += 1
         if self._traces is not None:
             self._traces.enter(request.headers)
         try:
@@ -82,8 +80,6 @@ class HttpFace:
             log.exception("bug", extra={"request_id": arrival.request_id})
             headers = [*_error_headers(arrival), ("retry-after", "1")]
             request.respond(503, headers, _error_body(request, 503, "internal", BUG_MESSAGE))
-        finally:
-            self.running_count -= 1
 
     async def _route(self, request: Request, arrival: Arrival) -> None:
         path = request.path
@@ -98,8 +94,6 @@ class HttpFace:
             self._health(request)
         elif is_model or path == _MODELS:
             await self._models(request)
-        elif self.running_count > self._limits.calls_max:
-            raise UnavailableError("Too many calls are running here; try again.")
         else:
             await self._call(request, arrival)
 
@@ -115,7 +109,7 @@ class HttpFace:
                 raise InvalidRequestError("the body", f"did not arrive within {seconds} seconds") from error
 
         endpoint = ENDPOINT_BY_PATH[request.path]
-        with self._bodies.of_one_call() as hold:
+        with self._running.one_more() as hold:
             answer = await self._calls.answer_in_full(arrival, endpoint, request.headers, read_body)
             if isinstance(answer, StreamedAnswer):
                 await _stream(request, answer)

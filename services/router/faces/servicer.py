@@ -1,8 +1,8 @@
 """The model routes over gRPC: the same calls, the same core."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import ExitStack, aclosing
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ from services.router.calls.calls import Calls, StreamedAnswer, WholeAnswer
 from services.router.calls.records import Arrival
 from services.router.errors import ClientGoneError, ProviderFailedError
 from services.router.faces.addresses import client_address
+from services.router.faces.running_calls import Hold, RunningCalls
 from services.router.formats.endpoint import Endpoint
 from services.router.formats.registry import CHAT_COMPLETIONS, EMBEDDINGS, IMAGE_GENERATIONS, MESSAGES, RESPONSES
 from tollgate.router.v1 import inference_service_pb2 as rpc
@@ -23,6 +24,7 @@ from tollgate.router.v1.inference_service_pb2_grpc import InferenceServiceServic
 # Pieces that may wait for a slow client before the provider is read no further.
 _PIECES_MAX = 16
 _Result = TypeVar("_Result")
+_Answer = WholeAnswer | StreamedAnswer
 
 
 class ProviderRefusedError(DomainError):
@@ -35,11 +37,12 @@ class ProviderRefusedError(DomainError):
 class InferenceServicer(InferenceServiceServicer):
     """Speaks gRPC for one worker."""
 
-    def __init__(self, calls: Calls, trusted_proxy_count: int = 0) -> None:
+    def __init__(self, calls: Calls, running: RunningCalls, trusted_proxy_count: int = 0) -> None:
         self._calls = calls
+        self._running = running
         self._trusted_proxy_count = trusted_proxy_count
         # Calls whose client may be gone, but whose record is still to be made.
-        self._running: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def CreateChatCompletion(
         self, request: rpc.CreateChatCompletionRequest, context: Context
@@ -90,19 +93,27 @@ class InferenceServicer(InferenceServiceServicer):
 
     async def _whole(self, endpoint: Endpoint, body: HttpBody, context: Context) -> HttpBody:
         arrival = Arrival(address=self._client_address(context))
-        call = self._calls.answer(arrival, endpoint, headers_of(context), _reader(body.data), streams=False)
-        # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
-        answer = await _head(arrival, asyncio.shield(self._run(call)), context)
+        call = self._call(arrival, endpoint, body, context, streams=False)
+
+        async def coming() -> _Answer:
+            # In a task of its own: a client that hangs up cancels the handler, but not the making of the record.
+            return await asyncio.shield(self._run(call))
+
+        answer = await _head(arrival, coming(), context)
         assert isinstance(answer, WholeAnswer)  # noqa: S101 narrows the type
         return HttpBody(content_type=_content_type(answer), data=answer.body)
 
     async def _streamed(self, endpoint: Endpoint, body: HttpBody, context: Context) -> AsyncGenerator[HttpBody]:
         arrival = Arrival(address=self._client_address(context))
+        call = self._call(arrival, endpoint, body, context, streams=True)
         pieces = _Pieces()
-        call = self._calls.answer(arrival, endpoint, headers_of(context), _reader(body.data), streams=True)
-        self._run(pieces.fill(call))
+
+        async def coming() -> _Answer:
+            self._run(lambda hold: pieces.fill(call(hold)))
+            return await pieces.answer
+
         try:
-            answer = await _head(arrival, pieces.answer, context)
+            answer = await _head(arrival, coming(), context)
             content_type = _content_type(answer)
             while (piece := await pieces.next()) is not None:
                 yield HttpBody(content_type=content_type, data=piece)
@@ -114,23 +125,40 @@ class InferenceServicer(InferenceServiceServicer):
 
     def cut_off(self) -> None:
         """Ends what is still running. Every call makes its record all the same."""
-        for task in self._running:
+        for task in self._tasks:
             task.cancel()
 
     async def wait_for_running(self) -> None:
         """Returns when every record is made."""
-        if self._running:
-            await asyncio.wait(self._running)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _client_address(self, context: Context) -> str:
         # "ipv4:192.0.2.1:4711", "ipv6:%5B2001:db8::1%5D:4711"
         _, _, peer = unquote(str(context.peer())).partition(":")
         return client_address(peer, headers_of(context).get("x-forwarded-for", ""), self._trusted_proxy_count)
 
-    def _run(self, coroutine: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
-        task = asyncio.create_task(coroutine)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    def _call(
+        self, arrival: Arrival, endpoint: Endpoint, body: HttpBody, context: Context, *, streams: bool
+    ) -> Callable[[Hold], Coroutine[Any, Any, _Answer]]:
+        def call(hold: Hold) -> Coroutine[Any, Any, _Answer]:
+            reader = _reader(body.data, hold)
+            return self._calls.answer(arrival, endpoint, headers_of(context), reader, streams=streams)
+
+        return call
+
+    def _run(self, work: Callable[[Hold], Coroutine[Any, Any, _Result]]) -> asyncio.Task[_Result]:
+        """Counts as a running call until it is done. Raises UnavailableError when there are as many as may be."""
+        with ExitStack() as entered:
+            task = asyncio.create_task(work(entered.enter_context(self._running.one_more())))
+            running = entered.pop_all()
+
+        def end(task: asyncio.Task[_Result]) -> None:
+            running.close()
+            self._tasks.discard(task)
+
+        self._tasks.add(task)
+        task.add_done_callback(end)
         return task
 
 
@@ -139,13 +167,13 @@ class _Pieces:
 
     def __init__(self) -> None:
         # There when the head of the answer is.
-        self.answer: asyncio.Future[WholeAnswer | StreamedAnswer] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES_MAX)
         self._is_read = True
         # It ended before all of it was taken.
         self.is_broken_off = False
 
-    async def fill(self, call: Awaitable[WholeAnswer | StreamedAnswer]) -> None:
+    async def fill(self, call: Awaitable[_Answer]) -> None:
         try:
             answer = await call
         except Exception as error:
@@ -183,9 +211,7 @@ class _Pieces:
         await self._pieces.put(piece)
 
 
-async def _head(
-    arrival: Arrival, coming: Awaitable[WholeAnswer | StreamedAnswer], context: Context
-) -> WholeAnswer | StreamedAnswer:
+async def _head(arrival: Arrival, coming: Awaitable[_Answer], context: Context) -> _Answer:
     """The answer, once its head has been sent. Raises what the call was refused for."""
     try:
         answer = await coming
@@ -199,8 +225,9 @@ async def _head(
     return answer
 
 
-def _reader(body: bytes) -> ReadBody:
+def _reader(body: bytes, hold: Hold) -> ReadBody:
     async def read_body() -> bytes:
+        hold(len(body))
         return body
 
     return read_body
@@ -216,5 +243,5 @@ def _refusal(answer: WholeAnswer) -> DomainError:
     )
 
 
-def _content_type(answer: WholeAnswer | StreamedAnswer) -> str:
+def _content_type(answer: _Answer) -> str:
     return dict(answer.headers).get("content-type", "application/json")

@@ -12,6 +12,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from tests.integration.router.conftest import StartRouter
 from tests.integration.router.fake_ledger import FakeLedger
 from tests.integration.router.processes import Router, chat_body
 from tollgate.ledger.v1 import usage_pb2
@@ -199,3 +200,50 @@ async def test_a_stream_where_none_is_possible_is_refused(ledger: FakeLedger, st
     code, info = await reason_of(stub.GenerateImage(request, metadata=bearer(ledger.grant()), timeout=SECONDS))
 
     assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "stream")
+
+
+@pytest.fixture(scope="module")
+async def small_router(start_router: StartRouter, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Router]:
+    limits = {"TOLLGATE_ROUTER_CALLS_MAX": "2", "TOLLGATE_ROUTER_BODIES_MIB": "16"}
+    async with start_router(tmp_path_factory.mktemp("small"), **limits) as router:
+        yield router
+
+
+async def test_calls_count_together_whichever_way_they_come(small_router: Router, ledger: FakeLedger) -> None:
+    key = ledger.grant()
+    slow = "Hello simulate:delay_ms=1500"
+    async with grpc.aio.insecure_channel(small_router.grpc_address) as channel:
+        stub: Any = InferenceServiceStub(channel)
+        by_http = asyncio.create_task(small_router.chat(key, slow))
+        by_grpc = stub.StreamChatCompletion(streamed(slow), metadata=bearer(key), timeout=SECONDS)
+        await asyncio.sleep(0.5)
+        third_by_http = await small_router.chat(key)
+        third = stub.CreateChatCompletion(plain(), metadata=bearer(key), timeout=SECONDS)
+        stream = stub.StreamChatCompletion(streamed(), metadata=bearer(key), timeout=SECONDS)
+        refusals = [await reason_of(third), await reason_of(stream.read())]
+        pieces = [piece async for piece in by_grpc]
+        after = await stub.CreateChatCompletion(plain(), metadata=bearer(key), timeout=SECONDS)
+
+    assert (third_by_http.status, (await by_http).status) == (503, 200)
+    for code, info in refusals:
+        assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "SERVICE_UNAVAILABLE")
+    assert dict(await third.initial_metadata())["x-tollgate-request-id"]
+    assert pieces
+    assert after.body.data
+
+
+async def test_bodies_take_their_room_together_whichever_way_they_come(
+    small_router: Router, ledger: FakeLedger
+) -> None:
+    key = ledger.grant()
+    options = [("grpc.max_send_message_length", 20 * 1024 * 1024)]
+    async with grpc.aio.insecure_channel(small_router.grpc_address, options=options) as channel:
+        stub: Any = InferenceServiceStub(channel)
+        large = plain(f"simulate:delay_ms=1500 {'x' * 14 * 1024 * 1024}")
+        first = stub.CreateChatCompletion(large, metadata=bearer(key), timeout=SECONDS)
+        await asyncio.sleep(1)
+        refused = await small_router.chat(key, "x" * 4 * 1024 * 1024)
+        await first
+        again = await small_router.chat(key, "x" * 4 * 1024 * 1024)
+
+    assert (refused.status, again.status) == (503, 200)

@@ -1,4 +1,4 @@
-"""What the bodies of all running calls may take together."""
+"""How many calls a worker is answering, and what their bodies take, whichever way they came."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,15 +9,20 @@ from services.common.errors import UnavailableError
 Hold = Callable[[int], None]
 
 
-class Bodies:
+class RunningCalls:
     """Of one worker."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._free_bytes = bytes_max
+    def __init__(self, count_max: int, bodies_bytes_max: int) -> None:
+        self._count_max = count_max
+        self._free_bytes = bodies_bytes_max
+        # Those that are running.
+        self.count = 0
 
     @contextmanager
-    def of_one_call(self) -> Iterator[Hold]:
-        """What it holds at the end is free again."""
+    def one_more(self) -> Iterator[Hold]:
+        """What its body holds at the end is free again. Raises UnavailableError when there are as many as may be."""
+        if self.count >= self._count_max:
+            raise UnavailableError("Too many calls are running here; try again.")
         held_bytes = 0
 
         def hold(size_bytes: int) -> None:
@@ -30,7 +35,9 @@ class Bodies:
             self._free_bytes -= more
             held_bytes = size_bytes
 
+        self.count += 1
         try:
             yield hold
         finally:
+            self.count -= 1
             self._free_bytes += held_bytes
