@@ -15,7 +15,7 @@ from services.router.calls.admission import AdmittedCall
 from services.router.credit.credit import LeasedCredit, Spender
 from services.router.credit.price_bounds import PriceBounds
 from services.router.credit.purse import Reservation
-from services.router.credit.worst_case import Bound, cost_bound_pico, storage_pico, worst_case_pico
+from services.router.credit.worst_case import Bound, Demand, cost_bound_pico, storage_pico, worst_case_pico
 from services.router.errors import CreditTooLowError, InsufficientCreditsError
 from services.router.routing.routing import Funding, PlannedAttempt
 from tollgate.ledger.v1.usage_pb2 import UsageRecord
@@ -142,12 +142,12 @@ class LeaseCover:
         call = self._call
         attempts = [planned for planned in call.plan if planned.funding is funding]
         bounds = await self._bounds.bounds(self._spender.organization_id, [each.candidate for each in attempts])
-        pays, retained = funding is Funding.CREDITS, call.record.wire.payload_retained
+        demand, pays, retained = Demand(call.request), funding is Funding.CREDITS, call.record.wire.payload_retained
         worst_cases = [
             _WorstCase(
                 each,
                 bound,
-                worst_case_pico(call.request, each.candidate, bound, credit_pays=pays, payload_retained=retained),
+                worst_case_pico(demand, each.candidate, bound, credit_pays=pays, payload_retained=retained),
             )
             for each, bound in zip(attempts, bounds, strict=True)
         ]

@@ -83,28 +83,66 @@ def bound_from_proto(bound: credit_service_pb2.PriceBound) -> Bound:
     )
 
 
+class Demand:
+    """What a call asks for, whichever model answers it."""
+
+    __slots__ = (
+        *("answers", "fetches", "images", "input_tokens", "is_media", "is_text", "makes_images"),
+        *("mentions_search", "output_tokens_asked", "predicted_tokens", "searches", "summarises"),
+    )
+
+    def __init__(self, request: ModelRequest) -> None:
+        written, members, number = request.written, request.members, request.endpoint.number
+        self.makes_images = number is EndpointNumber.IMAGE_GENERATIONS
+        self.is_text = number in _LIMITS
+        self.is_media = self.makes_images or _may_hold_media(written)
+        self.images = list(_images(members)) if self.is_media else []
+        # Whichever of the two is sent.
+        self.input_tokens = max(len(request.body), len(written)) + WRAPPING_TOKENS_MAX
+        if "tools" in members or "functions" in members:
+            self.input_tokens += TOOL_TOKENS_MAX
+        if self.is_media and any(word in written for word in _FILES):
+            self.input_tokens += REFERRED_TOKENS_MAX
+        self.mentions_search = b"search" in written
+        self.searches = SEARCHES_MAX
+        if "tools" in members or "max_tool_calls" in members:
+            self.searches = _searches(members)
+        self.fetches = _may_fetch(written)
+        self.summarises = b"compact" in written and _may_summarise(members)
+        # Of `best_of` answers all are written, and `n` are given.
+        self.answers = 1
+        if "n" in members or "best_of" in members:
+            self.answers = max(_count(members.get("n")), _count(members.get("best_of")), 1)
+        self.output_tokens_asked = 0
+        for name in _LIMITS.get(number, ()):
+            if name in members:
+                self.output_tokens_asked = max(self.output_tokens_asked, _count(members[name]))
+        # What was predicted and is rejected counts as written.
+        self.predicted_tokens = len(orjson.dumps(members["prediction"])) if members.get("prediction") else 0
+
+
 def worst_case_pico(
-    request: ModelRequest, candidate: Candidate, bound: Bound, *, payload_retained: bool, credit_pays: bool = True
+    demand: Demand, candidate: Candidate, bound: Bound, *, payload_retained: bool, credit_pays: bool = True
 ) -> int:
     """The most that a call can be charged, in pico-USD. 0 only where it is free.
 
     Where credit does not pay the provider, that is for what is retained.
     """
-    members = request.members
-    number = request.endpoint.number
-    is_media = number is EndpointNumber.IMAGE_GENERATIONS or _may_hold_media(request.written)
-    input_tokens = _input_tokens(request, candidate, is_media=is_media)
-    output_tokens, images = _output(number, members, candidate)
-    searches = _searches(members) if b"search" in request.written or "search" in candidate.model else 0
-    if searches or _may_fetch(request.written):
+    input_tokens = demand.input_tokens
+    if demand.images:
+        image_tokens = _image_tokens_max(candidate.model)
+        input_tokens += sum(_image_tokens(part, image_tokens, is_content) for part, is_content in demand.images)
+    output_tokens, images = _output(demand, candidate)
+    searches = demand.searches if demand.mentions_search or "search" in candidate.model else 0
+    if searches or demand.fetches:
         input_tokens += SEARCHED_TOKENS_MAX
-    if b"compact" in request.written and _may_summarise(members):
+    if demand.summarises:
         input_tokens += input_tokens
         output_tokens += candidate.output_tokens_max or OUTPUT_TOKENS_MAX
     atto = 0
     if credit_pays:
         atto = (
-            input_tokens * (bound.media_input_token if is_media else bound.input_token)
+            input_tokens * (bound.media_input_token if demand.is_media else bound.input_token)
             + output_tokens * bound.media_output_token
             + images * bound.output_image
             + bound.request
@@ -170,19 +208,6 @@ def _may_fetch(body: bytes) -> bool:
     return b'"type":"web_fetch' in body or b'"type":"mcp' in body
 
 
-def _input_tokens(request: ModelRequest, candidate: Candidate, *, is_media: bool) -> int:
-    # Whichever of the two is sent.
-    tokens = max(len(request.body), len(request.written)) + WRAPPING_TOKENS_MAX
-    if "tools" in request.members or "functions" in request.members:
-        tokens += TOOL_TOKENS_MAX
-    if is_media:
-        image_tokens = _image_tokens_max(candidate.model)
-        tokens += sum(_image_tokens(part, image_tokens, is_content) for part, is_content in _images(request.members))
-    if is_media and any(word in request.written for word in _FILES):
-        tokens += REFERRED_TOKENS_MAX
-    return tokens
-
-
 @lru_cache(1_000)
 def _image_tokens_max(model: str) -> int:
     return next((most for family, most in IMAGE_TOKENS_MAX_OF.items() if model.startswith(family)), IMAGE_TOKENS_MAX)
@@ -219,24 +244,15 @@ def _image_tokens(part: Mapping[str, Any], tokens_max: int, is_content: bool) ->
     return tokens_max - base64_length if is_content else tokens_max
 
 
-def _output(number: EndpointNumber, members: Mapping[str, Any], candidate: Candidate) -> tuple[int, int]:
+def _output(demand: Demand, candidate: Candidate) -> tuple[int, int]:
     """Tokens and images."""
-    if number is EndpointNumber.EMBEDDINGS:
+    if demand.makes_images:
+        return demand.answers * GENERATED_IMAGE_TOKENS_MAX, demand.answers
+    if not demand.is_text:
         return 0, 0
-    # Of `best_of` answers all are written, and `n` are given.
-    answers = 1
-    if "n" in members or "best_of" in members:
-        answers = max(_count(members.get("n")), _count(members.get("best_of")), 1)
-    if number is EndpointNumber.IMAGE_GENERATIONS:
-        return answers * GENERATED_IMAGE_TOKENS_MAX, answers
-    asked = 0
-    for name in _LIMITS[number]:
-        if name in members:
-            asked = max(asked, _count(members[name]))
+    asked = demand.output_tokens_asked
     most = candidate.output_tokens_max or asked or OUTPUT_TOKENS_MAX
-    # What was predicted and is rejected counts as written.
-    predicted = len(orjson.dumps(members["prediction"])) if members.get("prediction") else 0
-    return answers * (min(asked or most, most) + predicted), 0
+    return demand.answers * (min(asked or most, most) + demand.predicted_tokens), 0
 
 
 def _searches(members: Mapping[str, Any]) -> int:

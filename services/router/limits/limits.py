@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from services.common.errors import DomainError, ErrorKind
 from services.router.limits.windows import Claim, MemoryWindows, Room, Taking, Windows
@@ -12,6 +13,10 @@ from services.router.limits.windows import Claim, MemoryWindows, Room, Taking, W
 # A byte of text is a quarter of a token or less: what a call takes from a window until its real usage is known.
 BYTES_PER_TOKEN = 4
 Headers = list[tuple[str, str]]
+_OF_REQUESTS, _OF_TOKENS = (
+    (f"x-ratelimit-limit-{things}", f"x-ratelimit-remaining-{things}", f"x-ratelimit-reset-{things}")
+    for things in ("requests", "tokens")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +30,7 @@ class Limit:
     concurrent_calls: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """Who is limited."""
 
     # As a message calls it: `key`, `project`, `end user`, `address`.
@@ -93,8 +97,8 @@ class Limiter:
             return Permit()
         running = self._start_running(subjects)
         try:
-            request_claims, token_claims = _request_claims(subjects), _token_claims(subjects, body_bytes)
-            claims = [*request_claims, *token_claims]
+            request_claims, token_claims = _claims(subjects, body_bytes)
+            claims = request_claims + token_claims
             taking = await self._windows.take(claims) if claims else Taking((), 0)
             headers = _headers(taking.rooms, len(request_claims))
             if taking.wait_seconds > 0:
@@ -107,7 +111,7 @@ class Limiter:
     async def settle(self, running: Sequence[str], second: int, token_claims: Sequence[Claim], tokens: int) -> None:
         """For permits: puts the tokens that were really used in the place of the estimate."""
         self._stop_running(running)
-        changes = [claim._replace(amount=tokens - claim.amount) for claim in token_claims if tokens != claim.amount]
+        changes = [Claim(name, limit, tokens - amount) for name, limit, amount in token_claims if tokens != amount]
         if changes:
             await self._windows.adjust(second, changes)
 
@@ -134,20 +138,15 @@ def _name(subject: Subject) -> str:
     return f"{subject.kind}:{subject.id}"
 
 
-def _request_claims(subjects: Sequence[Subject]) -> list[Claim]:
-    return [
-        Claim(f"requests:{_name(subject)}", subject.limit.requests_per_minute)
-        for subject in subjects
-        if subject.limit.requests_per_minute is not None
-    ]
-
-
-def _token_claims(subjects: Sequence[Subject], body_bytes: int) -> list[Claim]:
-    return [
-        Claim(f"tokens:{_name(subject)}", subject.limit.tokens_per_minute, body_bytes // BYTES_PER_TOKEN)
-        for subject in subjects
-        if subject.limit.tokens_per_minute is not None
-    ]
+def _claims(subjects: Sequence[Subject], body_bytes: int) -> tuple[list[Claim], list[Claim]]:
+    """Of calls, and of tokens."""
+    requests, tokens = [], []
+    for kind, name, limit in subjects:
+        if limit.requests_per_minute is not None:
+            requests.append(Claim(f"requests:{kind}:{name}", limit.requests_per_minute))
+        if limit.tokens_per_minute is not None:
+            tokens.append(Claim(f"tokens:{kind}:{name}", limit.tokens_per_minute, body_bytes // BYTES_PER_TOKEN))
+    return requests, tokens
 
 
 def _refusal(subjects: Sequence[Subject], request_count: int, taking: Taking, headers: Headers) -> RateLimitedError:
@@ -166,14 +165,10 @@ def _refusal(subjects: Sequence[Subject], request_count: int, taking: Taking, he
 def _headers(rooms: Sequence[Room], request_count: int) -> Headers:
     """As OpenAI spells them, of the window with the least room left."""
     headers: Headers = []
-    for thing, those in (("requests", rooms[:request_count]), ("tokens", rooms[request_count:])):
+    for names, those in ((_OF_REQUESTS, rooms[:request_count]), (_OF_TOKENS, rooms[request_count:])):
         if those:
             room = those[0] if len(those) == 1 else min(those, key=_share_left)
-            headers += [
-                (f"x-ratelimit-limit-{thing}", str(room.limit)),
-                (f"x-ratelimit-remaining-{thing}", str(room.left)),
-                (f"x-ratelimit-reset-{thing}", f"{math.ceil(room.reset_seconds)}s"),
-            ]
+            headers += zip(names, (str(room.limit), str(room.left), f"{math.ceil(room.reset_seconds)}s"), strict=True)
     return headers
 
 

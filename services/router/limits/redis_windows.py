@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
-from services.router.limits.windows import WINDOW_SECONDS, Claim, MemoryWindows, Room, Taking
+from services.router.limits.windows import WINDOW_SECONDS, Claim, MemoryWindows, Room, Taking, refused
 
 # A limit is not worth more: a Redis that takes longer is passed over, and each worker counts for itself.
 TIMEOUT_SECONDS = 0.25
@@ -145,4 +145,4 @@ def _taking(claims: Sequence[Claim], reply: Sequence[int]) -> Taking:
             rooms.append(Room(claim.limit, max(0, claim.limit - used - claim.amount), WINDOW_SECONDS + 1.0, 0.0))
         else:
             rooms.append(Room(claim.limit, max(0, claim.limit - used), reset_ms / 1000, wait_ms / 1000))
-    return Taking(rooms, second)
+    return Taking(rooms, second) if granted else refused(rooms, second)

@@ -39,11 +39,13 @@ class Taking(NamedTuple):
     rooms: Sequence[Room]
     # The second on the clock of the windows, for `adjust`.
     second: int
+    # Until all may be granted; 0 when they were.
+    wait_seconds: float = 0.0
 
-    @property
-    def wait_seconds(self) -> float:
-        """0 when the claims were granted."""
-        return max((room.wait_seconds for room in self.rooms), default=0.0)
+
+def refused(rooms: Sequence[Room], second: int) -> Taking:
+    """Nothing was taken, because there is no room in one of them."""
+    return Taking(rooms, second, max(room.wait_seconds for room in rooms))
 
 
 class Windows(Protocol):
@@ -79,14 +81,15 @@ class SlidingWindow:
 
     def room(self, limit: int, now: float) -> Room:
         """What is left, and how long to wait where nothing is."""
-        room = self.room_left(limit, now)
-        return room if room.left else room._replace(wait_seconds=self._wait_seconds(limit, now))
-
-    def room_left(self, limit: int, now: float) -> Room:
-        """What is left, for one who has got his share."""
         used = self.used(now)
         reset_seconds = self._cells[-1].second + WINDOW_SECONDS + 1 - now if self._cells else 0.0
-        return Room(limit, max(0, limit - used), reset_seconds, 0.0)
+        return Room(limit, max(0, limit - used), reset_seconds, 0.0 if used < limit else self._wait_seconds(limit, now))
+
+    def take(self, claim: Claim, now: float) -> Room:
+        """Counts it, and says what is left. What is older than the window must be gone already."""
+        second = int(now)
+        self.add(second, claim.amount)
+        return Room(claim.limit, max(0, claim.limit - self._used), second + WINDOW_SECONDS + 1 - now, 0.0)
 
     def add(self, second: int, amount: int) -> None:
         """Counts what was taken, or given back, in a second that is no later than the newest one."""
@@ -121,14 +124,11 @@ class MemoryWindows:
         self._windows: OrderedDict[str, SlidingWindow] = OrderedDict()
 
     def take_at(self, now: float, claims: Sequence[Claim]) -> Taking:
-        second = int(now)
         pairs = [(self._window(claim.name), claim) for claim in claims]
         for window, claim in pairs:
             if window.used(now) >= claim.limit:
-                return Taking([each.room(one.limit, now) for each, one in pairs], second)
-        for window, claim in pairs:
-            window.add(second, claim.amount)
-        return Taking([window.room_left(claim.limit, now) for window, claim in pairs], second)
+                return refused([each.room(one.limit, now) for each, one in pairs], int(now))
+        return Taking([window.take(claim, now) for window, claim in pairs], int(now))
 
     def adjust_at(self, second: int, claims: Sequence[Claim]) -> None:
         for claim in claims:

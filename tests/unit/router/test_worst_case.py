@@ -19,6 +19,7 @@ from services.router.credit.worst_case import (
     SEARCHES_MAX,
     TOOL_TOKENS_MAX,
     WRAPPING_TOKENS_MAX,
+    Demand,
     bound_from_proto,
     storage_pico,
     worst_case_pico,
@@ -45,7 +46,7 @@ def worst(
     prices = PriceBound()
     prices.CopyFrom(PER_TOKEN)
     prices.MergeFrom(PriceBound(**bound))
-    pico = worst_case_pico(request, candidate, bound_from_proto(prices), payload_retained=False)
+    pico = worst_case_pico(Demand(request), candidate, bound_from_proto(prices), payload_retained=False)
     output_tokens, input_tokens = divmod(pico - ROUNDING_PICO, 10**6)
     return output_tokens, input_tokens - len(body)
 
@@ -132,7 +133,7 @@ def test_a_prompt_may_be_written_to_the_dearest_cache() -> None:
     candidate = Candidate("anthropic", "claude", "claude")
     tokens = len(request.body) + WRAPPING_TOKENS_MAX
 
-    assert worst_case_pico(request, candidate, bound, payload_retained=False) == tokens * 10**7 + ROUNDING_PICO
+    assert worst_case_pico(Demand(request), candidate, bound, payload_retained=False) == tokens * 10**7 + ROUNDING_PICO
 
 
 def test_a_prompt_has_at_most_as_many_tokens_as_bytes() -> None:
@@ -203,7 +204,7 @@ def test_a_request_counts_with_its_bytes_as_they_are_sent() -> None:
     bound = bound_from_proto(PriceBound(input_token="0.000001"))
     candidate = Candidate("openai", "gpt-4o", "gpt-4o")
 
-    assert worst_case_pico(request, candidate, bound, payload_retained=False) // 10**6 >= len(request.written)
+    assert worst_case_pico(Demand(request), candidate, bound, payload_retained=False) // 10**6 >= len(request.written)
 
 
 DOCUMENT = b'{"type":"document","source":{"type":"url","url":"https://example.com/a.pdf"}}'
@@ -215,7 +216,7 @@ def worst_of_bytes(part: bytes) -> int:
     bound = bound_from_proto(PriceBound(input_token="0.000001", media_input_token="0.000001"))
     candidate = Candidate("anthropic", "claude", "claude")
     request = ENDPOINT_BY_PATH["/v1/messages"].read(body, {})
-    return worst_case_pico(request, candidate, bound, payload_retained=False) // 10**6 - len(body)
+    return worst_case_pico(Demand(request), candidate, bound, payload_retained=False) // 10**6 - len(body)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,9 @@ def test_there_are_as_many_searches_as_the_call_allows(path: str, members: dict[
     bound = bound_from_proto(PriceBound(web_search="0.01"))
     candidate = Candidate("p", "searching", "searching")
 
-    worst_pico = worst_case_pico(ENDPOINT_BY_PATH[path].read(body, {}), candidate, bound, payload_retained=False)
+    worst_pico = worst_case_pico(
+        Demand(ENDPOINT_BY_PATH[path].read(body, {})), candidate, bound, payload_retained=False
+    )
 
     assert worst_pico == searches * 10**10 + ROUNDING_PICO
 
@@ -297,8 +300,8 @@ def test_what_is_kept_is_reserved_for_too() -> None:
     candidate = Candidate("openai", "gpt-4o", "gpt-4o")
     tokens = len(request.body) + WRAPPING_TOKENS_MAX + 100
 
-    assert worst_case_pico(request, candidate, bound, payload_retained=True) == tokens * 10_000 + ROUNDING_PICO
-    assert worst_case_pico(request, candidate, bound, payload_retained=False) == 0
+    assert worst_case_pico(Demand(request), candidate, bound, payload_retained=True) == tokens * 10_000 + ROUNDING_PICO
+    assert worst_case_pico(Demand(request), candidate, bound, payload_retained=False) == 0
 
 
 def test_where_an_own_key_pays_only_what_is_kept_is_reserved_for() -> None:
@@ -307,9 +310,9 @@ def test_where_an_own_key_pays_only_what_is_kept_is_reserved_for() -> None:
     candidate = Candidate("openai", "gpt-4o", "gpt-4o")
     tokens = len(request.body) + WRAPPING_TOKENS_MAX + 100
 
-    kept = worst_case_pico(request, candidate, bound, payload_retained=True, credit_pays=False)
+    kept = worst_case_pico(Demand(request), candidate, bound, payload_retained=True, credit_pays=False)
     assert kept == tokens * 10_000 + ROUNDING_PICO
-    assert worst_case_pico(request, candidate, bound, payload_retained=False, credit_pays=False) == 0
+    assert worst_case_pico(Demand(request), candidate, bound, payload_retained=False, credit_pays=False) == 0
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.decimals(0, 1, places=12))
