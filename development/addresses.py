@@ -2,6 +2,8 @@
 
 import random
 import socket
+import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from typing import Self
@@ -10,6 +12,7 @@ from services.common.settings import Environment
 
 # Below what Linux gives to outgoing connections (32768 on), above what services commonly use.
 UNASSIGNED_PORTS = (15_000, 32_000)
+PORTS_PER_BLOCK = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Addresses:
 
     @classmethod
     def free(cls) -> Self:
-        """Ports that nobody uses right now, for tests that run beside others."""
+        """Ports that nobody uses, and no other process chooses, for tests that run beside others."""
         with ExitStack() as stack:
             ports = [_reserve_port(stack) for _ in fields(cls)]
         return cls(**{field.name: f"127.0.0.1:{port}" for field, port in zip(fields(cls), ports, strict=True)})
@@ -48,19 +51,48 @@ class Addresses:
 
 
 def free_address(port_count: int = 1) -> str:
-    """Of a port that nobody uses right now, nor, with more, those that follow it."""
+    """Of a port that nobody uses and no other process chooses; with more, those that follow it are so too."""
     with ExitStack() as stack:
         return f"127.0.0.1:{_reserve_port(stack, port_count)}"
 
 
 def _reserve_port(stack: ExitStack, port_count: int = 1) -> int:
-    """Held until the stack ends. Never one that the system may give to an outgoing connection meanwhile."""
+    """Held until the stack ends."""
     while True:
-        port = random.randrange(*UNASSIGNED_PORTS)  # noqa: S311 not a secret
-        with suppress(OSError):
-            for number in range(port_count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port + number)))
-            return port
+        ports = [next(_PORTS) for _ in range(port_count)]
+        # From the end of one block to the beginning of another they do not follow each other.
+        if ports[-1] - ports[0] == port_count - 1:
+            with suppress(OSError):
+                for port in ports:
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                return ports[0]
+
+
+def _ports() -> Iterator[int]:
+    """From blocks that no other process takes from: between its choice and its use nothing else holds a port."""
+    with ExitStack() as claims:
+        while True:
+            block = _claim_block(claims)
+            yield from range(block, block + PORTS_PER_BLOCK)
+
+
+def _claim_block(claims: ExitStack) -> int:
+    """Whose name is taken until this process ends. Where there are no such names, chance has to do."""
+    blocks = list(range(*UNASSIGNED_PORTS, PORTS_PER_BLOCK))
+    random.shuffle(blocks)
+    for block in blocks if sys.platform == "linux" else ():
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0tollgate-ports-{block}")
+        except OSError:
+            name.close()
+        else:
+            claims.enter_context(name)
+            return block
+    return blocks[0]
+
+
+_PORTS = _ports()
 
 
 def port_of(address: str) -> int:
