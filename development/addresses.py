@@ -13,6 +13,8 @@ from services.common.settings import Environment
 # Below what Linux gives to outgoing connections (32768 on), above what services commonly use.
 UNASSIGNED_PORTS = (15_000, 32_000)
 PORTS_PER_BLOCK = 200
+# A router with several workers serves metrics on the ports that follow, too.
+PORTS_PER_ADDRESS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Addresses:
     def free(cls) -> Self:
         """Ports that nobody uses, and no other process chooses, for tests that run beside others."""
         with ExitStack() as stack:
-            ports = [_reserve_port(stack) for _ in fields(cls)]
+            ports = [_reserve_port(stack, PORTS_PER_ADDRESS) for _ in fields(cls)]
         return cls(**{field.name: f"127.0.0.1:{port}" for field, port in zip(fields(cls), ports, strict=True)})
 
     def in_use(self) -> list[str]:
